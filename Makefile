@@ -1,0 +1,87 @@
+# Everything starts here: `make help`. Only git, make and Python 3.11 or newer are assumed.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
+# The stamp carries the checksum of what decides the environment, so that time stamps (a fresh checkout) do not.
+LOCKED  := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+READY   := $(VENV)/.ready-$(LOCKED)
+
+# uv does not read pip's settings: hand over the ones that say where packages are.
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+ifneq ($(strip $(PIP_INDEX_URL)),)
+UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+export UV_DEFAULT_INDEX
+endif
+ifneq ($(strip $(UV_FIND_LINKS)),)
+export UV_FIND_LINKS
+endif
+UV_HTTP_TIMEOUT ?= 180
+export UV_HTTP_TIMEOUT
+
+BOOK    := $(BIN)/python -m diffusion_codec.book
+# Passed through the environment, so that quotes in a parameter need no escaping.
+export NB P
+SMOKE_FLAG := $(if $(filter-out 0,$(SMOKE)),--smoke)
+FORCE_FLAG := $(if $(filter-out 0,$(FORCE)),--force)
+PYTEST  ?= -q
+
+help:  ## Show this list
+	@echo "Usage: make TARGET [NAME=value ...]"; echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
+	@echo
+	@echo "SMOKE=1 takes the small parameters of notebooks/params/smoke/ (book, run, bench, results)."
+	@echo "Example: make run NB=03 P='bitrates: [0.1, 0.2]' && make book"
+
+setup: | $(READY)  ## Make .venv with the tested versions (all other targets do this first)
+	@echo "Ready: $(BIN)/diffusion-codec"
+
+test: | $(READY)  ## Run the tests; PYTEST='-k header -x' passes options on
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: | $(READY)  ## Check style, types and that notebooks carry no outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(wildcard notebooks/*.ipynb),$(BIN)/nbstripout --verify $(wildcard notebooks/*.ipynb))
+
+format: | $(READY)  ## Bring code and notebooks into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(wildcard notebooks/*.ipynb),$(BIN)/nbstripout $(wildcard notebooks/*.ipynb))
+
+book: | $(READY)  ## Run the notebooks that are out of date and build the book: build/html/index.html
+	@$(BOOK) build $(SMOKE_FLAG)
+
+run: | $(READY)  ## Run one notebook, NB=03, with other parameters, P='bitrates: [0.1, 0.2]' (FORCE=1: even if up to date)
+	@$(BOOK) run "$${NB}" --parameters="$${P}" $(SMOKE_FLAG) $(FORCE_FLAG)
+
+bench: | $(READY)  ## Measure seconds and memory of setup, book, compress and decompress
+	$(BIN)/python -m diffusion_codec.bench $(SMOKE_FLAG)
+
+results: | $(READY)  ## Measure this codec and its rivals again: data/results/
+	$(BIN)/python -m diffusion_codec.evaluation $(SMOKE_FLAG)
+
+lock: | $(READY)  ## Write the installed versions to constraints.txt (after changing pyproject.toml)
+	@{ echo "# Tested versions of everything installed; written by 'make lock' (ranges: pyproject.toml)."; \
+	  $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed -e 's/+[a-z0-9.]*$$//' -e '/^pip==/d'; } > constraints.tmp
+	@mv constraints.tmp constraints.txt
+
+clean:  ## Remove what was built (not .venv)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY):
+	@test -x $(BIN)/python || { for python in $(PYTHONS); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV) && break; \
+	  fi; done; }
+	@test -x $(BIN)/python || { echo "error: no Python 3.11 or newer among: $(PYTHONS); install one, or make $(VENV) yourself" >&2; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@echo "Installing the tested versions (constraints.txt) ..."
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'
+	@rm -f $(VENV)/.ready-* && touch $@
+
+.PHONY: help setup test lint format book run bench results lock clean
