@@ -1,0 +1,242 @@
+"""Pictures in and out: whatever Pillow opens becomes 8-bit sRGB, whatever is decoded becomes a file."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from diffusion_codec.bitstream import DEFAULT_LIMITS, MAGIC, Limits
+from diffusion_codec.errors import BadInputError, LimitExceededError
+from diffusion_codec.files import (
+    STANDARD_STREAM,
+    OutputError,
+    Source,
+    check_target,
+    describe,
+    open_source,
+    write_atomically,
+)
+
+__all__ = ["Picture", "check_target", "image_format", "load_image", "save_image", "write_atomically"]
+
+# Pillow's format and its options for every suffix that can be written; all but JPEG keep the pixels exactly.
+_SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".bmp": ("BMP", {}),
+    ".ppm": ("PPM", {}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+}
+
+# EPS is a program: Pillow would hand it to Ghostscript.
+_EXCLUDED_FORMATS = {"EPS"}
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """8-bit sRGB pixels, (H, W, 3) uint8; ``grayscale`` if no pixel has colour.
+
+    ``notes`` say in words what of the source could not be kept or used.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    grayscale: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def load_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    """Read a picture from a path, from standard input (``-``) or from the bytes of a file.
+
+    Rotated as its EXIF data say, converted to sRGB from an embedded profile, transparency laid on white, 16
+    bits reduced to 8, of an animation the first frame. Sizes are checked before pixels are decoded. Errors:
+    BadInputError if the data are missing, damaged or no picture, LimitExceededError if it is too large.
+    """
+    with open_source(source, limits.max_picture_bytes) as stream:
+        _check_begin(stream, describe(source))
+        with _decoding(describe(source)):
+            image = Image.open(stream, formats=_formats())
+            _check_size(image, limits)
+            animated = image.format != "MPO" and getattr(image, "is_animated", False)
+            image.load()
+            _check_size(image, limits)  # again: an icon's header need not tell the truth
+            notes = ("only the first of its frames is used",) if animated else ()
+            return _to_picture(image, notes)
+
+
+def save_image(picture: Picture, path: str | Path, force: bool = False) -> None:
+    """Write a picture in the format of the path's suffix (PNG to ``-``), whole or not at all.
+
+    A grey picture is written with one channel. Errors: OutputError, BadInputError for an unknown suffix.
+    """
+    name, options = _save_format(path)
+    image = Image.fromarray(picture.pixels)
+    buffer = io.BytesIO()
+    try:
+        (image.convert("L") if picture.grayscale else image).save(buffer, name, **options)
+    except (OSError, ValueError) as error:
+        width, height = image.size
+        raise OutputError(
+            f"{name} cannot hold this picture of {width} x {height} pixels ({error}): write a .png"
+        ) from error
+    write_atomically(path, buffer.getvalue(), force)
+
+
+def image_format(path: str | Path) -> str:
+    """Pillow's name of the format that :func:`save_image` will write; BadInputError for an unknown suffix."""
+    return _save_format(path)[0]
+
+
+def _save_format(path: str | Path) -> tuple[str, dict[str, Any]]:
+    if str(path) == STANDARD_STREAM:
+        return _SAVE_FORMATS[".png"]
+    suffix = Path(path).suffix.lower()
+    if suffix not in _SAVE_FORMATS:
+        known = " ".join(_SAVE_FORMATS)
+        raise BadInputError(f"'{path}' does not end in the suffix of a picture that can be written: {known}")
+    return _SAVE_FORMATS[suffix]
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in Image.ID if name not in _EXCLUDED_FORMATS]
+
+
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    if 0 in image.size:
+        raise BadInputError(f"the picture has no pixels: its size is {image.width} x {image.height}")
+    limits.check_size(*image.size)
+
+
+def _check_begin(stream: BinaryIO, name: str) -> None:
+    try:
+        begin = stream.read(len(MAGIC))
+        stream.seek(0)
+    except OSError as error:
+        raise BadInputError(f"{name} cannot be read: {error.strerror or error}") from error
+    if not begin:
+        raise BadInputError(f"{name} is empty, expected a picture")
+    if begin == MAGIC:
+        raise BadInputError(f"{name} is a .dfc file, expected a picture: use decompress, or name a picture")
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn whatever a decoder throws at damaged data into one BadInputError."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of sizes that Limits allows, and of metadata that does not matter here.
+            warnings.simplefilter("ignore")
+            yield
+    except BadInputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadInputError(f"{name} is not a picture in a format that can be read") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise LimitExceededError(f"{name} is too large a picture: scale it down or cut it up") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on hostile data
+        raise BadInputError(
+            f"{name} cannot be decoded, it is truncated or damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _to_picture(image: Image.Image, notes: tuple[str, ...]) -> Picture:
+    orientation = _orientation(image)
+    profile = image.info.get("icc_profile")
+    shallow, alpha = _split_alpha(_to_8_bits(image))
+    rgb, note = _to_srgb(shallow, profile)
+    if alpha is not None:
+        white = Image.new("RGB", rgb.size, "white")
+        rgb = Image.composite(rgb, white, alpha)
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    pixels = np.array(rgb)
+    return Picture(pixels, _is_grey(pixels), (*notes, note) if note else notes)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # metadata that cannot be parsed says nothing about the orientation
+        return 1
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Modes of more than 8 bits a channel scaled to 8 (Pillow's own conversion would clip them)."""
+    white = 65535 if image.mode.startswith("I") else 1
+    if white == 1 and image.mode != "F":
+        return image
+    values = np.asarray(image).astype(np.float32)  # exact for 16 bits
+    low, high = values.min(), values.max()
+    if not 0 <= low <= high <= white:
+        raise BadInputError(
+            f"the picture's values range from {low:g} to {high:g}, expected 0 (black) to {white} (white) "
+            f"in Pillow's mode {image.mode}: convert it to 8 or 16 bits a channel first"
+        )
+    grey = Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colour part in a mode that a profile can describe (L, RGB, CMYK, LAB) and the alpha channel."""
+    if image.mode in ("1", "L") and "transparency" not in image.info:
+        return image.convert("L"), None
+    if image.mode in ("L", "LA", "La"):
+        straight = image.convert("LA")
+        return straight.getchannel("L"), straight.getchannel("A")
+    if image.mode in ("CMYK", "LAB"):
+        return image, None
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return rgba.convert("RGB"), rgba.getchannel("A")
+    return image.convert("RGB"), None
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
+    """The picture in sRGB, and a note if its embedded profile could not be used."""
+    if not profile:
+        return image.convert("RGB"), None
+    try:
+        converted = ImageCms.profileToProfile(
+            image,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        return image.convert("RGB"), f"its colour profile cannot be used ({error}); it is read as sRGB"
+    if converted is None:
+        raise RuntimeError("ImageCms returned no picture although none was to be changed in place")
+    if image.mode == "L":  # rounding tints greys by one level
+        return converted.getchannel("G").convert("RGB"), None
+    return converted, None
+
+
+def _is_grey(pixels: npt.NDArray[np.uint8]) -> bool:
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    return bool(np.array_equal(red, green) and np.array_equal(green, blue))
