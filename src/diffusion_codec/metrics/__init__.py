@@ -1,5 +1,59 @@
-"""Image quality metrics, each with its protocol: name, network, weights, direction."""
+"""Image quality metrics, each with its protocol: name, network, weights, direction.
 
+`get("psnr")(original, decoded)` on uint8 H x W x 3. LPIPS of different networks are different metrics, with
+different names, and never share an axis.
+"""
+
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.metrics.base import Metric, MetricError, Pixels
+from diffusion_codec.metrics.classical import MS_SSIM, PSNR
 from diffusion_codec.metrics.perceptual import PerceptualLoss, perceptual_loss
+from diffusion_codec.metrics.trunks import ARCHITECTURE, Net
 
-__all__ = ["PerceptualLoss", "perceptual_loss"]
+__all__ = ["Metric", "MetricError", "PerceptualLoss", "get", "names", "perceptual_loss"]
+
+# below about 35 pixels the deepest feature map of AlexNet is empty; the next power of two is safe for all
+LPIPS_MIN_SIDE = 64
+
+
+@lru_cache(maxsize=3)
+def _network(net: Net) -> PerceptualLoss:
+    return perceptual_loss(net)
+
+
+def _signed(pixels: Pixels) -> torch.Tensor:
+    scaled = torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
+    return scaled.permute(2, 0, 1)[None]  # 1 x 3 x H x W
+
+
+def _lpips(net: Net, original: Pixels, decoded: Pixels) -> float:
+    with torch.inference_mode():
+        return float(_network(net)(_signed(original), _signed(decoded)))
+
+
+def _lpips_metric(net: Net) -> Metric:
+    protocol = (
+        f"LPIPS v0.1, net {net} ({ARCHITECTURE[net]}, torchvision IMAGENET1K_V1), learned linear heads, "
+        "8-bit sRGB scaled to [-1, 1], full image"
+    )
+    return Metric(f"lpips-{net}", protocol, False, LPIPS_MIN_SIDE, partial(_lpips, net))
+
+
+_METRICS = {metric.name: metric for metric in (PSNR, MS_SSIM, *map(_lpips_metric, ARCHITECTURE))}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all metrics."""
+    return tuple(_METRICS)
+
+
+def get(name: str) -> Metric:
+    """The metric of that name. Raises BadInputError, which lists the names."""
+    if name not in _METRICS:
+        raise BadInputError(f"metric {name!r} is unknown; choose from {', '.join(_METRICS)}")
+    return _METRICS[name]

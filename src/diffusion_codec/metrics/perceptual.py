@@ -7,23 +7,20 @@ the same distance.
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.metrics.backbones import FEATURES
-
-Net = Literal["alex", "squeeze", "vgg"]
+from diffusion_codec.metrics.trunks import Net, trunk
 
 
 def _torchvision_works() -> bool:
@@ -78,21 +75,6 @@ def _lpips_package() -> Any:
             ) from error
 
 
-def _trunk_file(net: Net) -> Path:
-    folder = Path(os.environ.get("DIFFUSION_CODEC_MIRROR", "../shared")) / "weights" / "lpips"
-    return folder / {"alex": "alexnet_features.safetensors", "squeeze": "squeezenet1_1_features.pth"}[net]
-
-
-def _trunk_weights(net: Net) -> dict[str, Tensor]:
-    """Parameters of the backbone's convolutions, named `<index in features>.<...>`."""
-    path = _trunk_file(net)
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-    else:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    return {name.removeprefix("features."): tensor.float() for name, tensor in tensors.items()}
-
-
 def _load_trunk(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy weights into lpips' slices, which keep the layer's index in `features` as its name."""
     own = module.state_dict()
@@ -117,7 +99,9 @@ class PerceptualLoss(nn.Module):
         package = _lpips_package()
         self.net = net
         self.lpips = package.LPIPS(pretrained=False, net=net, version="0.1", pnet_rand=True, verbose=False)
-        _load_trunk(self.lpips.net, _trunk_weights(net))
+        weights = trunk(net)
+        self.tensors_sha256 = weights.tensors_sha256
+        _load_trunk(self.lpips.net, weights.tensors)
         _load_heads(self.lpips, package, net)
         self.requires_grad_(False)
         self.eval()
