@@ -1,0 +1,118 @@
+"""Builds the site: runs what is out of date, stages the sources, calls jupyter-book, checks the result."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from diffusion_codec.book import cache
+from diffusion_codec.book.project import BookError, Project, Request, digest_files, walk
+
+SMOKE_VARIABLE = "DIFFUSION_CODEC_SMOKE"
+# Measured results that pages show as tables; staged beside the book as they lie in the repository.
+SHOWN_DATA = ("data/published", "data/results")
+
+
+def build(project: Project, *, smoke: bool = False) -> None:
+    """Bring `build/html` up to date; with nothing changed this only compares hashes.
+
+    Raises BookError when a notebook fails, a page has a warning or the site is not self-contained.
+    """
+    requests = {name: cache.asked(project, name) or Request(smoke=smoke) for name in project.notebooks}
+    keys = {name: project.key(name, request) for name, request in requests.items()}
+    _say_what_is_remembered(project, requests)
+    if not all(cache.is_fresh(project, name, key) for name, key in keys.items()):
+        from diffusion_codec.book import runner
+
+        for name, request in requests.items():
+            runner.run(project, name, request)
+    key = _site_key(project, keys, requests)
+    if cache.site_is_fresh(project, key):
+        print("build/html/index.html is up to date")
+        return
+    start = time.monotonic()
+    cache.unmark(project, "site")
+    stage(project)
+    _make_site(project, smoke=any(request.smoke for request in requests.values()))
+    cache.mark(project, "site", key)
+    print(f"built build/html/index.html in {time.monotonic() - start:.0f} s")
+
+
+def stage(project: Project) -> None:
+    """Put everything the book is made of into `build/stage`, laid out as in the repository."""
+    from diffusion_codec.book import landing
+
+    for source in ("book", *SHOWN_DATA):
+        target = project.stage / source
+        shutil.rmtree(target, ignore_errors=True)
+        if (project.root / source).is_dir():
+            shutil.copytree(project.root / source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in project.notebooks:
+        refresh_prose(project.source(name), project.executed(name))
+    kept = {project.executed(name) for name in project.notebooks}
+    for stale in set((project.stage / "notebooks").glob("*.ipynb")) - kept:
+        stale.unlink()
+    landing.stage(project.stage)
+
+
+def refresh_prose(source: Path, executed: Path) -> None:
+    """Give an executed notebook the prose of its source; their code is equal, or it would have run again."""
+    written = json.loads(source.read_text(encoding="utf-8"))
+    ran = json.loads(executed.read_text(encoding="utf-8"))
+    code = [cell for cell in ran["cells"] if cell["cell_type"] == "code"]
+    cells = []
+    for cell in written["cells"]:
+        if cell["cell_type"] != "code":
+            cells.append(cell)
+            continue
+        cells.append(code.pop(0))
+        if code and "injected-parameters" in code[0]["metadata"].get("tags", []):
+            cells.append(code.pop(0))
+    ran["cells"] = cells
+    executed.write_text(json.dumps(ran, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _site_key(project: Project, keys: dict[str, str], requests: dict[str, Request]) -> str:
+    folders = ["book", "src/diffusion_codec/book", *SHOWN_DATA, "build/stage/figures"]
+    files = [path for folder in folders for path in walk(project.root / folder)]
+    files += [project.source(name) for name in project.notebooks] + [project.root / "constraints.txt"]
+    smoke = [name for name, request in requests.items() if request.smoke]
+    return hashlib.sha256(json.dumps([keys, smoke, digest_files(project.root, files)]).encode()).hexdigest()
+
+
+def _say_what_is_remembered(project: Project, requests: dict[str, Request]) -> None:
+    for name, request in requests.items():
+        if request.overrides:
+            shown = ", ".join(f"{key}={value!r}" for key, value in request.overrides.items())
+            print(f"{name}: as last asked for ({shown}); `make run NB={name[:2]}` goes back to the defaults")
+
+
+def _make_site(project: Project, *, smoke: bool) -> None:
+    """Build in a fresh folder every time: Sphinx repeats no warning about a page it has kept."""
+    from diffusion_codec.book import site_check
+
+    work = project.build / "jupyter-book"
+    shutil.rmtree(work, ignore_errors=True)
+    book = project.stage / "book"
+    jupyter_book = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", jupyter_book, "build", str(project.stage), "--path-output", str(work)]
+    command += ["--config", str(book / "_config.yml"), "--toc", str(book / "_toc.yml")]
+    command += ["-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run(
+        command,
+        env=os.environ | {SMOKE_VARIABLE: "1" if smoke else ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BookError(f"jupyter-book failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}")
+    site = work / "_build" / "html"
+    site_check.check(site)
+    target = project.build / "html"
+    shutil.rmtree(target, ignore_errors=True)
+    site.replace(target)
