@@ -1,0 +1,87 @@
+"""Baselines: real files, bare, decodable, and never above the rate that was asked for."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from diffusion_codec import baselines
+from diffusion_codec.errors import BadInputError
+
+FAST = [name for name in baselines.names() if name != "avif-slow"]
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.ascontiguousarray(data.chelsea()[:160, 100:340])
+
+
+@pytest.mark.parametrize("name", baselines.names())
+def test_round_trip_is_near_and_repeatable(name, photo):
+    codec = baselines.get(name)
+    quality = codec.qualities[int(len(codec.qualities) * 0.9)]
+    encoded = codec.encode(photo, quality)
+    decoded = codec.decode(encoded)
+    assert decoded.shape == photo.shape
+    assert decoded.dtype == np.uint8
+    assert np.mean(np.abs(decoded.astype(int) - photo)) < 6
+    assert encoded == codec.encode(photo, quality)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("bpp", [0.35, 0.8])
+def test_largest_file_not_above_the_target(name, bpp, photo):
+    codec = baselines.get(name)
+    found = codec.encode_at(photo, bpp)
+    limit = bpp * photo.shape[0] * photo.shape[1] / 8
+    assert len(found.data) <= limit
+    sizes = [
+        len(codec.encode(photo, q)) for q in codec.qualities[:: 5 if name in ("avif", "jpeg2000") else 1]
+    ]
+    assert len(found.data) >= max(size for size in sizes if size <= limit)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_unreachable_rate_says_what_is_reachable(name, photo):
+    with pytest.raises(baselines.UnreachableRateError, match="bits per pixel"):
+        baselines.get(name).encode_at(photo, 0.0005)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 17, 3), (33, 2, 3)])
+def test_tiny_images(name, shape):
+    pixels = np.full(shape, 128, np.uint8)
+    codec = baselines.get(name)
+    decoded = codec.decode(codec.encode(pixels, codec.qualities[-1]))
+    assert decoded.shape == shape
+    assert np.abs(decoded.astype(int) - 128).max() <= 4
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_no_metadata_in_the_file(name, photo, tmp_path):
+    encoded = baselines.get(name).encode(photo, 50)
+    path = tmp_path / "file"
+    path.write_bytes(encoded)
+    with Image.open(path) as image:
+        assert not {"exif", "icc_profile", "comment", "xmp"} & {k for k, v in image.info.items() if v}
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_damaged_file_is_a_typed_error(name, photo):
+    with pytest.raises(BadInputError, match="bytes"):
+        baselines.get(name).decode(baselines.get(name).encode(photo, 50)[:20])
+
+
+def test_versions_and_options_are_stated():
+    for codec in map(baselines.get, baselines.names()):
+        assert any(character.isdigit() for character in codec.version), codec
+        assert codec.options
+
+
+def test_bad_requests(photo):
+    with pytest.raises(BadInputError, match="jpeg, webp"):
+        baselines.get("bpg")
+    with pytest.raises(BadInputError, match="from 1 to 95"):
+        baselines.get("jpeg").encode(photo, 101)
+    with pytest.raises(BadInputError, match="uint8"):
+        baselines.get("jpeg").encode(photo.astype(np.float32), 50)
