@@ -6,7 +6,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -102,7 +102,10 @@ def write_atomically(path: str | Path, data: bytes, force: bool = False) -> None
             # Resolved, so that a symbolic link keeps pointing at the file that is replaced.
             _replace(Path(os.path.realpath(path)), data)
     except OSError as error:
-        name = "standard output" if str(path) == STANDARD_STREAM else f"'{path}'"
+        name = f"'{path}'"
+        if str(path) == STANDARD_STREAM:
+            name = "standard output"
+            _discard_standard_output()
         raise OutputError(f"{name} could not be written: {_reason(error)}; nothing was kept") from error
 
 
@@ -121,6 +124,12 @@ def _replace(target: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _discard_standard_output() -> None:
+    """Keep the interpreter from failing once more when it flushes, on exit, what could not be written."""
+    with suppress(OSError):  # a stand-in for standard output has no descriptor, and nothing to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_special(path: Path) -> bool:

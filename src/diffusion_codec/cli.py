@@ -1,0 +1,365 @@
+"""The command line: ``diffusion-codec compress``, ``decompress`` and ``info``.
+
+Exit codes: 0 done, 1 bad data or an unwritable result (one line on standard error), 2 wrong usage, 130
+interrupted. Nothing heavy is imported before a command needs it; a part of the package adds its own commands
+with :func:`add_lazy_group`.
+"""
+
+import json
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from diffusion_codec import __version__, bitstream
+from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.files import STANDARD_STREAM, check_target, describe, read_bytes, write_atomically
+
+if TYPE_CHECKING:
+    from diffusion_codec.codec import Codec, Compressed
+    from diffusion_codec.image_io import Picture
+
+PROGRAM = "diffusion-codec"
+DEFAULT_QUALITY = 50.0
+PROGRESS_AFTER_SECONDS = 2.0
+GENERATIVE_NOTICE = (
+    "The decoder is generative: it invents plausible fine detail. Do not use its pictures as evidence."
+)
+
+_lazy_groups: dict[str, str] = {}
+
+
+class _LazyGroups(TyperGroup):
+    """Imports a registered group only when one of its commands is asked for, not to list it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in _lazy_groups:
+            module, attribute = _lazy_groups[name].split(":")
+            command = typer.main.get_command(getattr(import_module(module), attribute))
+            command.name = name
+        return name, command, rest
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=_LazyGroups,
+    help="Compress photographs with a diffusion model: picture to .dfc file and back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def add_lazy_group(name: str, target: str, summary: str) -> None:
+    """Add the commands of the Typer app ``module:attribute`` under ``name``; imported when first used.
+
+    ``summary`` is the line that ``--help`` shows, which must not import the module.
+    """
+    _lazy_groups[name] = target
+    app.add_typer(typer.Typer(help=summary), name=name)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line (``sys.argv`` without ``arguments``) and exit with its code."""
+    try:
+        app(args=arguments, prog_name=PROGRAM)
+    except DiffusionCodecError as error:
+        _fail(str(error))
+    except MemoryError:
+        _fail("not enough memory for this picture: scale it down or cut it up")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+InArgument = Annotated[str, typer.Argument(metavar="IN", help="File to read; - is standard input.")]
+OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="File to write; - is standard output.")]
+BackboneOption = Annotated[
+    str,
+    typer.Option(metavar="NAME|FOLDER", help="Diffusion model: a name or a diffusers folder."),
+]
+DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        major, minor = bitstream.FORMAT_VERSION
+        typer.echo(f"{PROGRAM} {__version__} (file format {major}.{minor})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def compress(
+    source: InArgument,
+    target: OutArgument,
+    quality: Annotated[
+        float | None,
+        typer.Option("--quality", "-q", metavar="Q", help="0 (smallest) to 100 (best); 50 by default."),
+    ] = None,
+    bpp: Annotated[
+        float | None, typer.Option(metavar="B", help="The best quality within B bits per pixel.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The best quality within N bytes.")
+    ] = None,
+    backbone: BackboneOption = "mini",
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compress the picture IN to the .dfc file OUT.
+
+    IN may have any format that Pillow reads, up to 16384 pixels a side.
+    """
+    _check_rate(quality, bpp, max_bytes)
+    _check_pair(source, target)
+    check_target(target, force)
+    from diffusion_codec.image_io import load_image
+
+    clock = _Clock()
+    with _progress(3) as show:
+        show("reading the picture")
+        picture = load_image(source)
+        for note in picture.notes:
+            _say(f"note: {describe(source)}: {note}")
+        if bpp is not None:
+            height, width, _ = picture.pixels.shape
+            max_bytes = math.floor(bpp * width * height / 8)
+        clock.lap("read")
+        codec = _load_codec(backbone, device, show, clock)
+        show("compressing")
+        result = _compress(codec, picture, quality, max_bytes)
+        clock.add(result.seconds)
+    write_atomically(target, result.data, force)
+    clock.lap("write")
+    _print_result(source, target, result.data, result.symbols_sha256, clock.seconds, as_json)
+
+
+@app.command()
+def decompress(
+    source: InArgument,
+    target: OutArgument,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Denoising steps; by default few, as the file asks."),
+    ] = None,
+    backbone: BackboneOption = "mini",
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Decompress the .dfc file IN to the picture OUT.
+
+    The picture's format is that of OUT's suffix: .png, .tif, .bmp, .ppm, .webp or .jpg; PNG for -.
+    """
+    _check_pair(source, target)
+    check_target(target, force)
+    from diffusion_codec.image_io import Picture, image_format, save_image
+
+    image_format(target)
+    clock = _Clock()
+    data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
+    bitstream.read(data)  # a damaged file is refused before the slow part begins
+    clock.lap("read")
+    with _progress(2) as show:
+        codec = _load_codec(backbone, device, show, clock)
+        show("decompressing")
+        result = codec.decompress(data, steps=steps)
+        clock.add(result.seconds)
+    save_image(Picture(result.pixels, result.grayscale), target, force)
+    clock.lap("write")
+    _print_result(source, target, data, result.symbols_sha256, clock.seconds, as_json)
+
+
+@app.command()
+def info(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="A .dfc file; - is standard input.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a .dfc file holds and what each part costs.
+
+    Needs neither the codec's weights nor a model.
+    """
+    data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
+    file = bitstream.read(data)
+    if as_json:
+        typer.echo(json.dumps(_info_fields(data, file)))
+    else:
+        typer.echo("\n".join(_info_lines(source, data, file)))
+
+
+def _check_rate(quality: float | None, bpp: float | None, max_bytes: int | None) -> None:
+    if sum(value is not None for value in (quality, bpp, max_bytes)) > 1:
+        raise typer.BadParameter("--quality, --bpp and --max-bytes exclude each other: give one of them")
+    if quality is not None and not 0 <= quality <= 100:
+        raise typer.BadParameter(f"--quality is {quality:g}, expected 0 to 100")
+    if bpp is not None and not 0 < bpp < math.inf:
+        raise typer.BadParameter(f"--bpp is {bpp:g}, expected bits per pixel above 0, such as 0.1")
+
+
+def _check_pair(source: str, target: str) -> None:
+    both_exist = target != STANDARD_STREAM and os.path.exists(source) and os.path.exists(target)
+    if both_exist and os.path.samefile(source, target):
+        raise typer.BadParameter(f"IN and OUT are the same file, '{target}': choose another name for OUT")
+
+
+def _load_codec(backbone: str, device: str, show: Callable[[str], None], clock: "_Clock") -> "Codec":
+    show("loading the model")
+    from diffusion_codec.codec import Codec
+
+    codec = Codec.from_pretrained(backbone=backbone, device=device)
+    clock.lap("load")
+    return codec
+
+
+def _compress(
+    codec: "Codec", picture: "Picture", quality: float | None, max_bytes: int | None
+) -> "Compressed":
+    if max_bytes is not None:
+        return codec.compress_to_size(picture.pixels, max_bytes=max_bytes, grayscale=picture.grayscale)
+    wanted = DEFAULT_QUALITY if quality is None else quality
+    return codec.compress(picture.pixels, quality=wanted, grayscale=picture.grayscale)
+
+
+class _Clock:
+    """Seconds by stage, in the order of the stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+    def add(self, stages: dict[str, float]) -> None:
+        """Stages that the codec has timed itself, since the last lap."""
+        self.seconds.update(stages)
+        self._last = perf_counter()
+
+
+@contextmanager
+def _progress(stages: int) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error if that is a terminal and the work takes more than two seconds."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=stages, completed=-1)
+    timer = threading.Timer(PROGRESS_AFTER_SECONDS, bar.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda stage: bar.update(task, description=stage, advance=1)
+    finally:
+        timer.cancel()
+        timer.join()
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _bpp(data: bytes, header: bitstream.Header) -> float:
+    return 8 * len(data) / (header.width * header.height)
+
+
+def _print_result(
+    source: str, target: str, data: bytes, symbols_sha256: str, seconds: dict[str, float], as_json: bool
+) -> None:
+    """One JSON object or one line, on standard error if standard output carries the result."""
+    file = bitstream.read(data)
+    header, bpp = file.header, _bpp(data, file.header)
+    if as_json:
+        fields = {
+            "bytes": len(data),
+            "bpp": bpp,
+            "width": header.width,
+            "height": header.height,
+            "ledger": bitstream.ledger(file),
+            "symbols_sha256": symbols_sha256,
+            "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        }
+        text = json.dumps(fields)
+    else:
+        text = (
+            f"{source} -> {target}: {header.width} x {header.height} pixels, {len(data)} bytes, "
+            f"{bpp:.4f} bits per pixel, {sum(seconds.values()):.1f} s"
+        )
+    typer.echo(text, err=target == STANDARD_STREAM)
+
+
+def _info_fields(data: bytes, file: bitstream.DfcFile) -> dict[str, Any]:
+    header = file.header
+    return {
+        "format_version": f"{data[4] >> 4}.{data[4] & 0x0F}",
+        "bytes": len(data),
+        "bpp": _bpp(data, header),
+        "width": header.width,
+        "height": header.height,
+        "grayscale": header.grayscale,
+        "generative": True,
+        "weights_fingerprint": header.weights_fingerprint.hex(),
+        "timestep": header.timestep,
+        "alpha": header.alpha,
+        "beta": header.beta,
+        "dither_seed": header.dither_seed,
+        "ledger": bitstream.ledger(file),
+    }
+
+
+def _info_lines(source: str, data: bytes, file: bitstream.DfcFile) -> list[str]:
+    header, fields = file.header, _info_fields(data, file)
+    pixels = header.width * header.height
+    scales = " ".join(f"{2 ** (a / 16):.3f}" for a in header.alpha)
+    offsets = " ".join(f"{b / 256:.3f}" for b in header.beta)
+    rows = [
+        ("picture", f"{header.width} x {header.height} pixels, {'grey' if header.grayscale else 'colour'}"),
+        ("format", f"version {fields['format_version']}"),
+        ("codec weights", fields["weights_fingerprint"]),
+        ("timestep", str(header.timestep)),
+        ("scale alpha", scales),
+        ("offset beta", offsets),
+        ("dither", "none" if header.dither_seed is None else f"seed {header.dither_seed}"),
+    ]
+    lines = [f"{describe(source)}"] + [f"  {name:<18}{value}" for name, value in rows]
+    lines += ["", f"  {'part':<18}{'bytes':>8}{'share':>9}{'bits per pixel':>17}"]
+    for part, size in [*fields["ledger"].items(), ("total", len(data))]:
+        name = part.replace("_", " ")
+        lines.append(f"  {name:<18}{size:>8}{size / len(data):>9.1%}{8 * size / pixels:>17.5f}")
+    return [*lines, "", GENERATIVE_NOTICE]
+
+
+def _say(message: str) -> None:
+    """One line on standard error, whatever is in the message."""
+    typer.echo(f"{PROGRAM}: {' '.join(message.split())}", err=True)
+
+
+def _fail(message: str) -> NoReturn:
+    _say(f"error: {message}")
+    sys.exit(1)
