@@ -19,7 +19,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from diffusion_codec._download import DownloadError, download, from_package, sha256_of
+from diffusion_codec._download import DownloadError, download, from_package
+from diffusion_codec._download import sha256_of as sha256_of
 from diffusion_codec.errors import BadInputError, MissingDataError
 
 Origin = Literal["mirror", "cache", "network", "embedded"]

@@ -1,0 +1,44 @@
+"""Data sets by name: photographs with their origin and content hash, and Vimeo-90k septuplets.
+
+`load("kodak")` finds the files through the data manifest (mirror, cache, network) and hands out pixels.
+"""
+
+from diffusion_codec import fetch
+from diffusion_codec.datasets.images import ImageDataset, ImageItem, from_files, from_rows, subset
+from diffusion_codec.datasets.photos import OverlapError, assert_disjoint, overlap, photographs
+from diffusion_codec.datasets.vimeo import SeptupletCrops, Septuplets
+from diffusion_codec.errors import BadInputError
+
+__all__ = [
+    "ImageDataset",
+    "ImageItem",
+    "OverlapError",
+    "SeptupletCrops",
+    "Septuplets",
+    "assert_disjoint",
+    "from_files",
+    "from_rows",
+    "load",
+    "names",
+    "overlap",
+    "photographs",
+    "subset",
+]
+
+
+def names() -> tuple[str, ...]:
+    """Names of the data sets of single photographs."""
+    return tuple(name for name, entry in fetch.manifest().entries.items() if entry.kind == "images")
+
+
+def load(name: str, limit: int | None = None) -> ImageDataset:
+    """A data set of photographs by its name in the manifest; `limit` takes the first ones (`kodak[:4]`).
+
+    Raises BadInputError for an unknown name, MissingDataError where the files cannot be had.
+    """
+    if name not in names():
+        raise BadInputError(f"data set {name!r} is unknown; choose from {', '.join(names())}")
+    located = fetch.locate(name)
+    files = fetch.image_files(fetch.manifest()[name], located.path)
+    dataset = from_files(name, located.origin, files)
+    return dataset if limit is None else subset(dataset, min(limit, len(dataset)))

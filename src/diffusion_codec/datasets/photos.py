@@ -1,0 +1,83 @@
+"""Photographs to train on, and the check that nothing is trained on what it is measured on."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffusion_codec import fetch
+from diffusion_codec.datasets.images import ImageDataset, ImageItem, Pixels, from_files
+from diffusion_codec.errors import BadInputError, MissingDataError
+
+THUMBNAIL = 32
+MAX_DIFFERENT_BITS = 10
+MIN_CORRELATION = 0.98
+
+
+class OverlapError(BadInputError):
+    """Training and evaluation share a photograph."""
+
+
+def photographs(folder: Path) -> ImageDataset:
+    """All images below a folder, for training. Raises MissingDataError."""
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"{folder} is not a folder; name one that holds photographs (png, jpg, webp, tif)"
+        )
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in fetch.IMAGE_SUFFIXES)
+    return from_files(folder.name, "folder", files)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What two copies of a photograph share: exact pixels, or the look of a small grey version."""
+
+    id: str
+    pixels_sha256: str
+    bits: int  # 64 signs of horizontal differences (dHash)
+    thumbnail: NDArray[np.float32]  # THUMBNAIL x THUMBNAIL, zero mean, unit norm
+
+    def same_as(self, other: "Fingerprint") -> bool:
+        """Whether both show one photograph, also after scaling and recompression."""
+        if self.pixels_sha256 == other.pixels_sha256:
+            return True
+        if (self.bits ^ other.bits).bit_count() > MAX_DIFFERENT_BITS:
+            return False
+        return float(np.vdot(self.thumbnail, other.thumbnail)) > MIN_CORRELATION
+
+
+def fingerprint(name: str, pixels: Pixels) -> Fingerprint:
+    """Fingerprint of uint8 H x W x 3."""
+    grey = Image.fromarray(pixels).convert("L")
+    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
+    bits = int("".join("1" if bit else "0" for bit in (small[:, 1:] > small[:, :-1]).ravel()), 2)
+    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32)
+    thumbnail -= thumbnail.mean()
+    thumbnail /= np.linalg.norm(thumbnail) or 1.0
+    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    return Fingerprint(name, digest, bits, thumbnail)
+
+
+def _fingerprints(items: Iterable[ImageItem]) -> list[Fingerprint]:
+    return [fingerprint(item.id, item.pixels()) for item in items]
+
+
+def overlap(train: Sequence[ImageItem], test: Sequence[ImageItem]) -> list[tuple[str, str]]:
+    """Pairs (training id, test id) that show one photograph: equal pixels, or alike to the eye at 32 x 32."""
+    tests = _fingerprints(test)
+    return [(a.id, b.id) for a in _fingerprints(train) for b in tests if a.same_as(b)]
+
+
+def assert_disjoint(train: ImageDataset, test: ImageDataset) -> None:
+    """Raise OverlapError, naming the pairs, unless no photograph of `test` is in `train`."""
+    pairs = overlap(train, test)
+    if pairs:
+        named = ", ".join(f"{a} = {b}" for a, b in pairs[:5])
+        raise OverlapError(
+            f"{len(pairs)} photographs of the training set {train.name} are in the evaluation set "
+            f"{test.name} ({named}); remove them from training, or the results on {test.name} mean nothing"
+        )
