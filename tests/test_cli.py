@@ -468,3 +468,28 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     assert shown(terminal=False) == "|"
     long_work = False
     assert shown(terminal=True) == "|"
+
+
+def test_there_and_back_through_the_real_codec(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Random models of the real classes: each process sees the file only and reports the same symbols."""
+    from tiny import tiny_weights_file, write_tiny_backbone
+
+    from diffusion_codec import codec_weights
+
+    weights = tiny_weights_file(tmp_path / "weights.safetensors")
+    monkeypatch.setattr(codec_weights, "embedded_weights", lambda: weights)
+    options = ["--backbone", str(write_tiny_backbone(tmp_path / "backbone")), "--json"]
+    packed, back = str(tmp_path / "photo.dfc"), str(tmp_path / "back.png")
+    reports = []
+    for arguments in (["compress", str(photo), packed], ["decompress", packed, back, "--steps", "2"]):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([*arguments, *options])
+        out, err = capfdbinary.readouterr()
+        assert exit_.value.code == 0, err
+        reports.append(json.loads(out))
+    assert reports[0]["symbols_sha256"] == reports[1]["symbols_sha256"]
+    assert reports[0]["bytes"] == sum(reports[1]["ledger"].values()) == Path(packed).stat().st_size
+    assert set(reports[1]["seconds"]) >= {"read", "load", "write"}
+    assert load_image(back).pixels.shape == (48, 64, 3)

@@ -163,7 +163,7 @@ def decompress(
     target: OutArgument,
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Denoising steps; by default few, as the file asks."),
+        typer.Option(metavar="N", min=0, help="Denoising steps; 0 leaves the quantisation noise in."),
     ] = None,
     backbone: BackboneOption = "mini",
     device: DeviceOption = "cpu",
