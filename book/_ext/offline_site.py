@@ -31,15 +31,18 @@ def copy_scripts(app: Sphinx, exception: Exception | None) -> None:
         shutil.copy2(package_file("plotly", "package_data", PLOTLY), static / PLOTLY)
 
 
+def mentions_thebe(entry: Any) -> bool:
+    """Whether a script or style entry is Thebe's, by its file name or by its inline text."""
+    parts = (getattr(entry, "filename", entry), getattr(entry, "attributes", {}).get("body"))
+    return any("thebe" in str(part).lower() for part in parts)
+
+
 def drop_remote_scripts(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
     """Thebe would be fetched from a server on every page; live code is not what this site offers."""
     for key in ("script_files", "css_files"):
-        kept = [
-            entry for entry in context.get(key, []) if "thebe" not in str(getattr(entry, "filename", entry))
-        ]
-        context[key] = kept
+        context[key] = [entry for entry in context.get(key, []) if not mentions_thebe(entry)]
 
 
 def announce_smoke(app: Sphinx, config: Any) -> None:

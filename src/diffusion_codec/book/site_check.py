@@ -10,6 +10,7 @@ from diffusion_codec.book.project import BookError
 
 LOADING = {"script": "src", "img": "src", "source": "src", "iframe": "src", "video": "src", "link": "href"}
 NOT_LOADED = {"canonical", "next", "prev", "search", "index", "author", "license"}  # rel= of <link>
+SCRIPT_ADDRESS = re.compile(r"(?:https?:)?//[\w.-]+\.\w+/[^\s'\"]*")
 CSS_ADDRESS = re.compile(r"(?:url\(\s*|@import\s+)['\"]?((?:https?:)?//[^'\")\s]+)")
 
 
@@ -21,17 +22,28 @@ class Page(HTMLParser):
         self.loads: list[str] = []
         self.links: list[str] = []
         self.anchors: set[str] = set()
+        self._in_script = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect the addresses and identifiers of one tag."""
         values = {name: value for name, value in attrs if value}
+        self._in_script = tag == "script"
         self.anchors.update(values[name] for name in ("id", "name") if name in values)
         address = values.get(LOADING.get(tag, ""))
         if address and not (tag == "link" and values.get("rel") in NOT_LOADED):
             self.loads.append(address)
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
+
+    def handle_data(self, data: str) -> None:
+        """Addresses in a script inside the page count as loaded: nobody can tell when it fetches them."""
+        if self._in_script:
+            self.loads += SCRIPT_ADDRESS.findall(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        """A script ends with its tag."""
+        self._in_script = False
 
 
 def check(site: Path) -> int:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     Picture = npt.NDArray[np.uint8] | Path | str
 
 TEMPLATE = """<div class="ba">
-<figure class="ba-before"><img src="{before}" alt="{alt}: {before_label}">
+<figure class="ba-before"><img class="dark-light" src="{before}" alt="{alt}: {before_label}">
 <figcaption>{before_label}</figcaption></figure>
-<figure class="ba-after"><img src="{after}" alt="{alt}: {after_label}">
+<figure class="ba-after"><img class="dark-light" src="{after}" alt="{alt}: {after_label}">
 <figcaption>{after_label}</figcaption></figure>
 <div class="ba-line" aria-hidden="true"></div>
 <input type="range" min="0" max="100" value="50" aria-label="Divider between {before_label} and {after_label}"

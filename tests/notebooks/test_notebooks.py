@@ -1,0 +1,56 @@
+"""The notebooks as files: normalised, parameterised, listed in the book. `make book SMOKE=1` runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from diffusion_codec.book import runner
+from diffusion_codec.book.paths import repository_root
+from diffusion_codec.book.project import Project, Request
+
+PROJECT = Project(repository_root(Path(__file__).parent))
+
+
+def contents() -> list[str]:
+    toc = yaml.safe_load((PROJECT.root / "book" / "_toc.yml").read_text())
+    return [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+
+
+def test_the_table_of_contents_lists_what_there_is() -> None:
+    listed = [Path(file).name for file in contents() if file.startswith("notebooks/")]
+    assert sorted(listed) == list(PROJECT.notebooks)
+    pages = [PROJECT.root / f"{file}.md" for file in contents() if file.startswith("book/")]
+    assert [page.name for page in pages if not page.is_file()] == []
+
+
+def test_every_notebook_has_both_sets_of_parameters_with_names_it_knows() -> None:
+    for notebook in PROJECT.notebooks:
+        for request in (Request(), Request(smoke=True)):
+            parameters = PROJECT.parameters(notebook, request)
+            runner.check_names(PROJECT, notebook, parameters)
+
+
+def test_no_set_of_parameters_is_left_without_a_notebook() -> None:
+    files = (PROJECT.root / "notebooks" / "params").rglob("*.yaml")
+    assert {path.stem for path in files} == set(PROJECT.notebooks)
+
+
+def test_notebooks_are_committed_without_outputs_and_with_stable_names_of_cells() -> None:
+    sources = [str(PROJECT.source(notebook)) for notebook in PROJECT.notebooks]
+    assert sources
+    command = [sys.executable, "-m", "nbstripout", "--verify", *sources]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run `make format`:\n{done.stdout}{done.stderr}"
+    for notebook in PROJECT.notebooks:
+        ids = [cell["id"] for cell in json.loads(PROJECT.source(notebook).read_text())["cells"]]
+        assert len(ids) == len(set(ids)), notebook
+
+
+def test_notebooks_name_the_kernel_that_plain_papermill_starts() -> None:
+    for notebook in PROJECT.notebooks:
+        metadata = json.loads(PROJECT.source(notebook).read_text())["metadata"]
+        assert metadata["kernelspec"]["name"] == "python3", notebook
+        assert "papermill" not in metadata, notebook
