@@ -1,0 +1,208 @@
+"""One small interface for every codec that is measured: pixels and a rate in, a file and pixels out."""
+
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_codec import __version__, baselines, bitstream
+from diffusion_codec.codec import DEFAULT_STEPS, Codec, Compressed
+from diffusion_codec.errors import BadInputError
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A file (`data`, None where the codec makes none), the pixels decoded from it, what is recorded."""
+
+    data: bytes | None
+    decoded: Pixels
+    encode_seconds: float
+    decode_seconds: float
+    steps: int | None = None
+    ledger: dict[str, int] = field(default_factory=dict)
+
+
+class RateCodec(Protocol):
+    """A codec that can be asked for a rate. `has_rate` is False for one that makes no file."""
+
+    @property
+    def name(self) -> str:
+        """Name in records, tables and figures."""
+
+    @property
+    def version(self) -> str:
+        """Libraries or weights that decide the result."""
+
+    @property
+    def settings(self) -> str:
+        """Every setting but the rate."""
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether the rate asked for makes a difference."""
+
+    def run(self, pixels: Pixels, bpp: float) -> Coded:
+        """The best file of at most `bpp` bits per pixel, and what is decoded from it."""
+
+
+@dataclass(frozen=True)
+class BaselineCodec:
+    """A conventional codec (`diffusion_codec.baselines`)."""
+
+    baseline: baselines.Baseline
+    has_rate: bool = True
+
+    @property
+    def name(self) -> str:
+        """The baseline's name."""
+        return self.baseline.name
+
+    @property
+    def version(self) -> str:
+        """The baseline's libraries."""
+        return self.baseline.version
+
+    @property
+    def settings(self) -> str:
+        """The baseline's options."""
+        return self.baseline.options
+
+    def run(self, pixels: Pixels, bpp: float) -> Coded:
+        """The largest file not above `bpp`; the time is that of one encoding at the quality found."""
+        found = self.baseline.encode_at(pixels, bpp)
+        started = time.perf_counter()
+        self.baseline.encode(pixels, found.quality)
+        encoded = time.perf_counter()
+        decoded = self.baseline.decode(found.data)
+        return Coded(found.data, decoded, encoded - started, time.perf_counter() - encoded)
+
+
+class SharedCodec:
+    """One loaded codec for several settings of the decoder; remembers the last files it made."""
+
+    def __init__(self, codec: Codec, backbone: str, remembered: int = 16) -> None:
+        self.codec, self.backbone, self.remembered = codec, backbone, remembered
+        self.fingerprint = codec.backbone.weights_hash()[:16]
+        self._files: OrderedDict[tuple[str, int], Compressed] = OrderedDict()
+
+    @property
+    def version(self) -> str:
+        """Package version and the fingerprints of the codec's weights and of the backbone."""
+        weights = self.codec.weights.fingerprint.hex()
+        return f"diffusion-codec {__version__}, weights {weights}, backbone {self.fingerprint}"
+
+    def compress(self, pixels: Pixels, max_bytes: int) -> Compressed:
+        """The best file of at most `max_bytes`, from memory where it was made before."""
+        key = (hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(), max_bytes)
+        if key not in self._files:
+            self._files[key] = self.codec.compress_to_size(pixels, max_bytes=max_bytes)
+            while len(self._files) > self.remembered:
+                self._files.popitem(last=False)
+        return self._files[key]
+
+
+@dataclass(frozen=True)
+class DiffusionCodec:
+    """The paper's codec with a number of denoising steps; 0 decodes the dequantised latent as it is."""
+
+    shared: SharedCodec
+    steps: int | None = None
+    has_rate: bool = True
+
+    @property
+    def name(self) -> str:
+        """`dfc-<backbone>`, with `@<steps>` where they are not the default."""
+        return f"dfc-{self.shared.backbone}" + ("" if self.steps is None else f"@{self.steps}")
+
+    @property
+    def version(self) -> str:
+        """Package version and fingerprint of the codec's weights."""
+        return self.shared.version
+
+    @property
+    def settings(self) -> str:
+        """Backbone and denoising steps."""
+        return f"backbone {self.shared.backbone}, {self._steps()} DDIM steps"
+
+    def _steps(self) -> int:
+        return DEFAULT_STEPS if self.steps is None else self.steps
+
+    def run(self, pixels: Pixels, bpp: float) -> Coded:
+        """The best file not above `bpp`; the encoder's time includes its search for the size."""
+        max_bytes = int(bpp * pixels.shape[0] * pixels.shape[1] / 8)
+        compressed = self.shared.compress(pixels, max_bytes)
+        decoded = self.shared.codec.decompress(compressed.data, steps=self._steps())
+        if decoded.symbols_sha256 != compressed.symbols_sha256:
+            raise BadInputError("the decoder read other symbols than the encoder wrote")
+        return Coded(
+            compressed.data,
+            decoded.pixels,
+            sum(compressed.seconds.values()),
+            sum(decoded.seconds.values()),
+            self._steps(),
+            bitstream.ledger(bitstream.read(compressed.data)),
+        )
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The backbone's autoencoder without quantisation: no file of this backbone can come out better."""
+
+    shared: SharedCodec
+    has_rate: bool = False
+
+    @property
+    def name(self) -> str:
+        """`ceiling-<backbone>`."""
+        return f"ceiling-{self.shared.backbone}"
+
+    @property
+    def version(self) -> str:
+        """Package version and fingerprint."""
+        return self.shared.version
+
+    @property
+    def settings(self) -> str:
+        """What is measured."""
+        return f"backbone {self.shared.backbone}, autoencoder alone, no file"
+
+    def run(self, pixels: Pixels, bpp: float) -> Coded:
+        """Encode and decode without quantisation; the rate is not used."""
+        started = time.perf_counter()
+        decoded = self.shared.codec.autoencode(pixels)
+        return Coded(None, decoded, time.perf_counter() - started, 0.0)
+
+
+def get(names: list[str], device: str = "cpu") -> list[RateCodec]:
+    """Codecs by name: a baseline, `dfc-<backbone>`, `dfc-<backbone>@<steps>` or `ceiling-<backbone>`.
+
+    One backbone is loaded once, however many names use it. Raises BadInputError for an unknown name.
+    """
+    shared: dict[str, SharedCodec] = {}
+
+    def loaded(backbone: str) -> SharedCodec:
+        if backbone not in shared:
+            shared[backbone] = SharedCodec(Codec.from_pretrained(backbone=backbone, device=device), backbone)
+        return shared[backbone]
+
+    codecs: list[RateCodec] = []
+    for name in names:
+        if name in baselines.names():
+            codecs.append(BaselineCodec(baselines.get(name)))
+        elif match := re.fullmatch(r"dfc-(.+?)(?:@(\d+))?", name):
+            codecs.append(DiffusionCodec(loaded(match[1]), int(match[2]) if match[2] else None))
+        elif match := re.fullmatch(r"ceiling-(.+)", name):
+            codecs.append(Ceiling(loaded(match[1])))
+        else:
+            raise BadInputError(
+                f"codec {name!r} is unknown; choose from {', '.join(baselines.names())}, dfc-<backbone> "
+                "(dfc-mini), dfc-<backbone>@<denoising steps> (dfc-mini@0), ceiling-<backbone> (ceiling-mini)"
+            )
+    return codecs

@@ -1,0 +1,235 @@
+"""Measured numbers with everything a reader needs to trust or repeat them.
+
+A result is two files: `x.csv`, one row per (codec, image, rate, metric), and `x.runs.json`, which holds once
+what many rows share (code, versions, device, data set, protocols, codec settings) under the run's hash. A
+row without its run is an error.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from diffusion_codec import fetch
+from diffusion_codec.errors import BadInputError, MissingDataError
+
+PACKAGES = (
+    "diffusion-codec",
+    "torch",
+    "diffusers",
+    "constriction",
+    "numpy",
+    "pillow",
+    "lpips",
+    "pytorch-msssim",
+)
+
+
+class RecordError(BadInputError):
+    """A result file is damaged, or its two halves do not belong together."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CodecInfo(_Closed):
+    """Version (libraries, weights' fingerprint) and settings of a codec."""
+
+    version: str
+    settings: str
+
+
+class Run(_Closed):
+    """What all rows of one run share. `id` is a hash of the content, so equal runs are one run."""
+
+    commit: str
+    python: str
+    machine: str
+    device: str
+    threads: int
+    seed: int
+    versions: dict[str, str]
+    dataset: str
+    dataset_sha256: str
+    dataset_origin: str
+    images: int
+    codecs: dict[str, CodecInfo]
+    protocols: dict[str, str]
+
+    @property
+    def id(self) -> str:
+        """First 12 hexadecimal digits of the content's SHA-256."""
+        content = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+class Record(_Closed):
+    """One number, or one failure (`value` None, `error` says why).
+
+    `target_bpp` is what was asked for, `bpp` what the file's `bytes` came to; both are None for a codec that
+    makes no file (the autoencoder's ceiling). `ledger` is bytes by part of the file, adding up to `bytes`.
+    """
+
+    run: str
+    codec: str
+    image: str
+    width: int
+    height: int
+    target_bpp: float | None = None
+    bytes: int | None = None
+    bpp: float | None = None
+    metric: str = ""
+    value: float | None = None
+    steps: int | None = None
+    encode_seconds: float | None = None
+    decode_seconds: float | None = None
+    ledger: dict[str, int] = {}
+    error: str = ""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any, info: Any) -> Any:
+        if value == "" and info.field_name not in ("metric", "error"):
+            return {} if info.field_name == "ledger" else None
+        return json.loads(value) if info.field_name == "ledger" and isinstance(value, str) else value
+
+
+FIELDS = tuple(Record.model_fields)
+
+
+class Results:
+    """Records and the runs they belong to."""
+
+    def __init__(self, records: Iterable[Record] = (), runs: Iterable[Run] = ()) -> None:
+        self.records = list(records)
+        self.runs = {run.id: run for run in runs}
+        orphans = {record.run for record in self.records} - self.runs.keys()
+        if orphans:
+            raise RecordError(f"rows name runs that are not described: {', '.join(sorted(orphans))}")
+
+    def run(self, record: Record) -> Run:
+        """The run a record belongs to."""
+        return self.runs[record.run]
+
+
+def runs_path(path: Path) -> Path:
+    """The file with the runs of a csv file: `x.csv` -> `x.runs.json`."""
+    return path.with_suffix(".runs.json")
+
+
+def read(path: Path) -> Results:
+    """Read `x.csv` and `x.runs.json`. Raises MissingDataError, RecordError."""
+    for part in (path, runs_path(path)):
+        if not part.is_file():
+            raise MissingDataError(f"{part} is missing; a result is a csv file and its .runs.json beside it")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            records = [Record.model_validate(row) for row in csv.DictReader(file)]
+        runs = json.loads(runs_path(path).read_text(encoding="utf-8"))
+        results = Results(records, [Run.model_validate(run) for run in runs.values()])
+    except (ValidationError, json.JSONDecodeError, csv.Error) as error:
+        raise RecordError(f"{path}: {error}") from error
+    if set(results.runs) != set(runs):
+        raise RecordError(f"{runs_path(path)} was edited: a run's hash is not that of its content")
+    return results
+
+
+class Writer:
+    """Appends records to a result, whole groups at a time, so that a stopped run can go on later."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path, self.run = path, run
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.done = self._repair()
+        _write_runs(path, [*self.done.runs.values(), run])
+
+    def _repair(self) -> Results:
+        """What is there already; a last line that was cut off when a run was stopped is dropped."""
+        if not self.path.exists():
+            self.path.write_text(_line(FIELDS), encoding="utf-8")
+            return Results()
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) != len(data):
+            self.path.write_bytes(whole)
+        return read(self.path)
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Write records in one piece."""
+        lines = "".join(_line(_cells(record)) for record in records)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _cells(record: Record) -> list[str]:
+    cells = record.model_dump()
+    cells["ledger"] = json.dumps(record.ledger) if record.ledger else ""
+    return ["" if cells[name] is None else str(cells[name]) for name in FIELDS]
+
+
+def _line(cells: Iterable[str]) -> str:
+    target = io.StringIO()
+    csv.writer(target, lineterminator="\n").writerow(cells)
+    return target.getvalue()
+
+
+def _write_runs(path: Path, runs: Iterable[Run]) -> None:
+    content = {run.id: run.model_dump() for run in runs}
+    part = runs_path(path).with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(part, runs_path(path))
+
+
+def commit() -> str:
+    """The repository's commit, with `+` where `src/` differs from it; `unknown` outside a clone."""
+    root = str(fetch.repository_root())
+    try:
+        head = subprocess.run(
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no", "--", "src"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if changed else "")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers, as far as they are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def environment(device: str, seed: int) -> dict[str, Any]:
+    """The fields of a Run that describe code and machine."""
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "versions": versions(),
+    }

@@ -1,0 +1,177 @@
+"""Measure codecs on images at rates: one row per number, resumable to the image, failures recorded."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from diffusion_codec import metrics
+from diffusion_codec.datasets import ImageDataset, ImageItem
+from diffusion_codec.errors import BadInputError, DiffusionCodecError
+from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec
+from diffusion_codec.evaluation.records import CodecInfo, Record, Results, Run, Writer, environment, read
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str | float | None, ...]
+Progress = Callable[[int, int], None]
+
+
+def sweep(
+    codecs: Sequence[RateCodec],
+    dataset: ImageDataset,
+    rates: Sequence[float],
+    metric_names: Sequence[str],
+    out: Path,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Results:
+    """Measure every codec on every image at every rate (bits per pixel) and append the numbers to `out`.
+
+    What `out` holds already for the same codec version, data set and protocol is not measured again; failures
+    are tried again. A codec that fails on an image gets a row that says why, and the sweep goes on. Raises
+    BadInputError for rates that are not positive, names that occur twice, a result another sweep writes to.
+    """
+    chosen = [metrics.get(name) for name in metric_names]
+    _check(codecs, rates)
+    run = Run(
+        **environment(device, seed),
+        dataset=dataset.name,
+        dataset_sha256=dataset.sha256,
+        dataset_origin=dataset.origin,
+        images=len(dataset),
+        codecs={c.name: CodecInfo(version=c.version, settings=c.settings) for c in codecs},
+        protocols={m.name: m.protocol for m in chosen},
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{out}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            try:
+                _Sweep(codecs, dataset, rates, chosen, Writer(out, run), progress).measure()
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout as error:
+        raise BadInputError(f"{out} is being written by another sweep; name another file or wait") from error
+    return read(out)
+
+
+def _check(codecs: Sequence[RateCodec], rates: Sequence[float]) -> None:
+    bad = [rate for rate in rates if not 0 < rate < math.inf]
+    if bad:
+        raise BadInputError(f"rates are positive bits per pixel, not {bad[0]:g}")
+    names = [codec.name for codec in codecs]
+    if len(set(names)) < len(names):
+        raise BadInputError(f"every codec may be named once, not {', '.join(names)}")
+
+
+class _Sweep:
+    def __init__(
+        self,
+        codecs: Sequence[RateCodec],
+        dataset: ImageDataset,
+        rates: Sequence[float],
+        chosen: Sequence[metrics.Metric],
+        writer: Writer,
+        progress: Progress | None,
+    ) -> None:
+        self.codecs, self.dataset, self.metrics = codecs, dataset, chosen
+        self.rates: tuple[float, ...] = tuple(sorted(set(rates)))
+        self.writer, self.progress = writer, progress
+        self.there = _measured(writer.done)
+
+    def measure(self) -> None:
+        """Image by image, so that files made for one setting of a decoder serve the others."""
+        points = [(c, r) for c in self.codecs for r in (self.rates if c.has_rate else (None,))]
+        total, count = len(self.dataset) * len(points), 0
+        for item in self.dataset:
+            pixels: Pixels | None = None
+            for codec, rate in points:
+                wanted = [m for m in self.metrics if self._key(codec, item, rate, m) not in self.there]
+                if wanted:
+                    pixels = item.pixels() if pixels is None else pixels
+                    self.writer.append(self._point(codec, item.id, pixels, rate, wanted))
+                count += 1
+                if self.progress is not None:
+                    self.progress(count, total)
+
+    def _key(self, codec: RateCodec, item: ImageItem, rate: float | None, metric: metrics.Metric) -> Key:
+        identity = (codec.name, codec.version, codec.settings)
+        return (*identity, self.dataset.sha256, item.id, rate, metric.name, metric.protocol)
+
+    def _point(
+        self,
+        codec: RateCodec,
+        image: str,
+        pixels: Pixels,
+        rate: float | None,
+        wanted: Sequence[metrics.Metric],
+    ) -> list[Record]:
+        """The rows of one codec on one image at one rate."""
+        height, width = pixels.shape[:2]
+        base = Record(
+            run=self.writer.run.id, codec=codec.name, image=image, width=width, height=height, target_bpp=rate
+        )
+        started = time.perf_counter()
+        try:
+            coded = codec.run(pixels, math.inf if rate is None else rate)
+        except Exception as error:  # whatever a codec does on one image must not lose the others
+            logger.warning(
+                "%s on %s at %s: %s", codec.name, image, rate, error, exc_info=not _expected(error)
+            )
+            return [base.model_copy(update={"error": _words(error)})]
+        logger.info("%s %s %s: %.1f s", codec.name, image, rate, time.perf_counter() - started)
+        return [_measure(base, coded, pixels, metric) for metric in wanted]
+
+
+def _expected(error: Exception) -> bool:
+    return isinstance(error, DiffusionCodecError)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def _measure(base: Record, coded: Coded, pixels: Pixels, metric: metrics.Metric) -> Record:
+    """One number, with the real size of the real file."""
+    made = {
+        "metric": metric.name,
+        "steps": coded.steps,
+        "encode_seconds": round(coded.encode_seconds, 4),
+        "decode_seconds": round(coded.decode_seconds, 4),
+        "ledger": coded.ledger,
+    }
+    if coded.data is not None:
+        made |= {"bytes": len(coded.data), "bpp": 8 * len(coded.data) / (base.width * base.height)}
+    try:
+        made["value"] = metric(pixels, coded.decoded)
+    except metrics.MetricError as error:
+        made["error"] = _words(error)
+    return base.model_copy(update=made)
+
+
+def _measured(done: Results) -> set[Key]:
+    keys: set[Key] = set()
+    for record in done.records:
+        if record.value is None:
+            continue
+        run = done.run(record)
+        info = run.codecs[record.codec]
+        keys.add(
+            (
+                record.codec,
+                info.version,
+                info.settings,
+                run.dataset_sha256,
+                record.image,
+                record.target_bpp,
+                record.metric,
+                run.protocols[record.metric],
+            )
+        )
+    return keys

@@ -1,0 +1,149 @@
+"""From records to tables: means over images with their uncertainty, and BD-rate where it means something."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from diffusion_codec import metrics
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation.records import Record, Results
+
+RESAMPLES = 2000
+LEVEL = 0.95
+BD_MIN_POINTS = 4
+
+
+class NotComparableError(BadInputError):
+    """Numbers of different protocols, data sets or too few points were to be put side by side."""
+
+
+def current(results: Results) -> list[Record]:
+    """The numbers to show: without failures, and of each point the last one measured."""
+    newest: dict[tuple[str | float | None, ...], Record] = {}
+    for record in results.records:
+        if record.value is not None:
+            sha256 = results.run(record).dataset_sha256
+            newest[(record.codec, sha256, record.image, record.target_bpp, record.metric)] = record
+    return list(newest.values())
+
+
+def summarise(results: Results, seed: int = 0) -> pd.DataFrame:
+    """Mean over images for each (codec, rate, metric), with a bootstrap interval of 95 % over images.
+
+    Columns: codec, target_bpp, bpp (mean of the real files), metric, value, low, high, images, missing
+    (images of the data set without this number: means over other images do not compare), steps, dataset and
+    origin.
+    Raises NotComparableError for more than one data set or more than one protocol of a metric.
+    """
+    records = current(results)
+    _check_one_protocol(results, records)
+    table = pd.DataFrame([record.model_dump(exclude={"ledger"}) for record in records])
+    if table.empty:
+        raise NotComparableError("no number was measured yet; look at the error column of the result")
+    run = results.run(records[0])
+    rows = []
+    for (codec, rate, metric), group in table.groupby(["codec", "target_bpp", "metric"], dropna=False):
+        low, high = bootstrap_interval(group["value"].to_numpy(float), seed)
+        rows.append(
+            {
+                "codec": codec,
+                "target_bpp": rate,
+                "bpp": group["bpp"].mean(),
+                "metric": metric,
+                "value": group["value"].mean(),
+                "low": low,
+                "high": high,
+                "images": len(group),
+                "missing": run.images - len(group),
+                "steps": group["steps"].iloc[0],
+                "dataset": run.dataset,
+                "origin": run.dataset_origin,
+            }
+        )
+    return pd.DataFrame(rows).sort_values(["metric", "codec", "target_bpp"], ignore_index=True)
+
+
+def _check_one_protocol(results: Results, records: Sequence[Record]) -> None:
+    runs = {record.run: results.run(record) for record in records}
+    if len({run.dataset_sha256 for run in runs.values()}) > 1:
+        names = sorted({f"{run.dataset} ({run.dataset_sha256[:8]})" for run in runs.values()})
+        raise NotComparableError(f"one table shows one data set, this result holds {', '.join(names)}")
+    for metric in {record.metric for record in records}:
+        protocols = {results.run(record).protocols[metric] for record in records if record.metric == metric}
+        if len(protocols) > 1:
+            raise NotComparableError(
+                f"{metric} was measured in more than one way: {'; '.join(sorted(protocols))}"
+            )
+
+
+def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the mean (95 %, 2000 resamples of the images); NaN for fewer than two values."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class BdRate:
+    """Mean rate difference in per cent at equal quality (negative: fewer bits than the anchor).
+
+    `overlap` is the part of the quality range of both that they share; only there was it computed.
+    """
+
+    percent: float
+    overlap: float
+    metric: str
+
+
+def bd_rate(summary: pd.DataFrame, anchor: str, test: str, metric: str) -> BdRate:
+    """Bjøntegaard delta rate (VCEG-M33, piecewise cubic interpolation) of two codecs in a summary.
+
+    Raises NotComparableError where it would mean nothing: fewer than four complete points, quality that does
+    not rise with rate, or no quality both codecs reach.
+    """
+    import bjontegaard  # type: ignore[import-untyped]
+
+    higher_is_better = metrics.get(metric).higher_is_better
+    curves = {name: _curve(summary, name, metric, higher_is_better) for name in (anchor, test)}
+    (rate_a, value_a), (rate_b, value_b) = curves[anchor], curves[test]
+    shared = min(value_a[-1], value_b[-1]) - max(value_a[0], value_b[0])
+    if shared <= 0:
+        raise NotComparableError(
+            f"{anchor} and {test} share no {metric}: {_span(value_a)} and {_span(value_b)}; "
+            "measure rates at which they come out alike"
+        )
+    percent = bjontegaard.bd_rate(
+        rate_a, value_a, rate_b, value_b, method="pchip", require_matching_points=False, min_overlap=0
+    )
+    whole = max(value_a[-1], value_b[-1]) - min(value_a[0], value_b[0])
+    return BdRate(float(percent), float(shared / whole), metric)
+
+
+def _curve(
+    summary: pd.DataFrame, codec: str, metric: str, higher_is_better: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(rate, quality) in rising order; of a metric where less is better the quality is its negative."""
+    rows = summary[(summary["codec"] == codec) & (summary["metric"] == metric)]
+    rows = rows[(rows["missing"] == 0) & rows["bpp"].notna()].sort_values("bpp")
+    if len(rows) < BD_MIN_POINTS:
+        raise NotComparableError(
+            f"BD-rate needs {BD_MIN_POINTS} complete points, {codec} has {len(rows)} of {metric}; "
+            f"measure more rates"
+        )
+    quality = rows["value"].to_numpy(float) * (1 if higher_is_better else -1)
+    if not (np.diff(quality) > 0).all():
+        raise NotComparableError(
+            f"{metric} of {codec} does not get better with every rate; BD-rate is undefined"
+        )
+    return rows["bpp"].to_numpy(float), quality
+
+
+def _span(values: NDArray[np.float64]) -> str:
+    low, high = sorted(abs(values[[0, -1]]))
+    return f"{low:.4g} to {high:.4g}"

@@ -1,0 +1,222 @@
+"""Sweeps: real files, resumed to the image, failures recorded, results that explain themselves."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+from tiny import tiny_codec
+from typer.testing import CliRunner
+
+from diffusion_codec import baselines, datasets
+from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.evaluation import codecs, records
+from diffusion_codec.evaluation.__main__ import app
+from diffusion_codec.evaluation.sweep import sweep
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> datasets.ImageDataset:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for item in datasets.load("sample", limit=3):
+        Image.fromarray(item.pixels()[:96, :128]).save(folder / f"{item.id}.png")
+    return datasets.photographs(folder)
+
+
+class Counting:
+    """JPEG that counts its calls, refuses one image and can be stopped."""
+
+    name, version, settings, has_rate = "counting", "1", "none", True
+
+    def __init__(self, refused: int | None = None, stop_after: int = 10**9) -> None:
+        self.refused, self.stop_after, self.calls = refused, stop_after, 0
+
+    def run(self, pixels, bpp):
+        self.calls += 1
+        if self.calls > self.stop_after:
+            raise KeyboardInterrupt
+        if self.calls == self.refused:
+            raise RuntimeError("this one\ncannot be done")
+        return codecs.BaselineCodec(baselines.get("jpeg")).run(pixels, bpp)
+
+
+def test_rates_are_those_of_real_files(photos, tmp_path):
+    jpeg = codecs.BaselineCodec(baselines.get("jpeg"))
+    results = sweep([jpeg], photos, [0.8, 1.6], ["psnr"], tmp_path / "r.csv")
+    assert len(results.records) == 3 * 2
+    for record in results.records:
+        pixels = next(p for p in photos if p.id == record.image).pixels()
+        data = baselines.get("jpeg").encode_at(pixels, record.target_bpp).data
+        assert record.bytes == len(data)
+        assert record.bpp == 8 * len(data) / (96 * 128) <= record.target_bpp
+        error = np.mean((pixels - baselines.get("jpeg").decode(data).astype(float)) ** 2)
+        assert record.value == pytest.approx(10 * math.log10(255**2 / error))
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(photos, tmp_path):
+    out = tmp_path / "r.csv"
+    with pytest.raises(KeyboardInterrupt):
+        sweep([Counting(stop_after=4)], photos, [0.8, 1.6], ["psnr"], out)
+    out.write_bytes(out.read_bytes() + b"1234,counting,cof")  # a line that was being written
+    rest = Counting()
+    results = sweep([rest], photos, [0.8, 1.6], ["psnr"], out)
+    assert rest.calls == 2
+    assert len(results.records) == 6
+    again = Counting()
+    sweep([again], photos, [0.8, 1.6], ["psnr"], out)
+    assert again.calls == 0
+
+
+def test_new_rates_metrics_and_versions_are_measured(photos, tmp_path):
+    out, codec = tmp_path / "r.csv", Counting()
+    sweep([codec], photos, [0.8], ["psnr"], out)
+    sweep([codec], photos, [0.8, 1.0], ["psnr"], out)
+    assert codec.calls == 6
+    codec.version = "2"
+    results = sweep([codec], photos, [0.8], ["psnr"], out)
+    assert codec.calls == 9
+    assert len(results.records) == 9
+    assert {results.run(r).codecs["counting"].version for r in results.records} == {"1", "2"}
+
+
+def test_a_failure_is_recorded_and_tried_again(photos, tmp_path):
+    out = tmp_path / "r.csv"
+    results = sweep([Counting(refused=2)], photos, [0.8], ["psnr"], out)
+    assert [bool(r.error) for r in results.records] == [False, True, False]
+    assert results.records[1].error == "RuntimeError: this one cannot be done"
+    assert results.records[1].value is None
+    healthy = Counting()
+    results = sweep([healthy], photos, [0.8], ["psnr"], out)
+    assert healthy.calls == 1
+    assert sum(r.value is not None for r in results.records) == 3
+
+
+def test_a_metric_that_cannot_be_computed_does_not_lose_the_others(photos, tmp_path):
+    results = sweep([Counting()], photos, [0.8], ["psnr", "ms-ssim"], tmp_path / "r.csv")
+    by_metric = {m: [r for r in results.records if r.metric == m] for m in ("psnr", "ms-ssim")}
+    assert all(r.value for r in by_metric["psnr"])
+    assert all("161 pixels" in r.error for r in by_metric["ms-ssim"])
+
+
+def test_unreachable_rate_is_a_row_not_an_end(photos, tmp_path):
+    jpeg = codecs.BaselineCodec(baselines.get("jpeg"))
+    results = sweep([jpeg], photos, [0.001, 0.8], ["psnr"], tmp_path / "r.csv")
+    failed = [r for r in results.records if r.error]
+    assert len(failed) == 3
+    assert all("cannot reach 0.001" in r.error for r in failed)
+
+
+def test_our_codec_its_ledger_and_its_ceiling(photos, tmp_path):
+    shared = codecs.SharedCodec(tiny_codec(tmp_path), "tiny")
+    chosen = [codecs.DiffusionCodec(shared), codecs.DiffusionCodec(shared, 0), codecs.Ceiling(shared)]
+    results = sweep(chosen, photos, [4.0], ["psnr"], tmp_path / "r.csv")
+    assert [r.error for r in results.records] == [""] * 9
+    names = [r.codec for r in results.records[:3]]
+    assert names == ["dfc-tiny", "dfc-tiny@0", "ceiling-tiny"]
+    for record in results.records:
+        if record.codec == "ceiling-tiny":
+            assert (record.bytes, record.bpp, record.target_bpp) == (None, None, None)
+        else:
+            assert sum(record.ledger.values()) == record.bytes
+            assert record.bpp <= 4.0
+    first, undenoised = results.records[:2]
+    assert first.bytes == undenoised.bytes
+    assert undenoised.steps == 0
+    assert first.value != undenoised.value
+    run = results.run(first)
+    assert shared.codec.weights.fingerprint.hex() in run.codecs["dfc-tiny"].version
+
+
+def test_a_result_says_everything(photos, tmp_path):
+    out = tmp_path / "r.csv"
+    results = sweep([Counting()], photos, [0.8], ["psnr"], out, seed=7)
+    run = records.read(out).run(results.records[0])
+    assert run.dataset_sha256 == photos.sha256
+    assert run.seed == 7
+    assert run.versions["pillow"]
+    assert "8-bit sRGB" in run.protocols["psnr"]
+    assert len(run.commit.rstrip("+")) in (40, len("unknown"))
+    assert str(tmp_path) not in out.read_text() + records.runs_path(out).read_text()
+
+
+def test_damaged_results_are_refused(photos, tmp_path):
+    out = tmp_path / "r.csv"
+    sweep([Counting()], photos, [0.8], ["psnr"], out)
+    runs = records.runs_path(out)
+    original = runs.read_text()
+    runs.write_text(original.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(records.RecordError, match=r"edited|not described"):
+        records.read(out)
+    runs.unlink()
+    with pytest.raises(MissingDataError, match=r"runs\.json"):
+        records.read(out)
+    runs.write_text(original)
+    out.write_text(out.read_text().replace("counting", "counting,extra", 1))
+    with pytest.raises(records.RecordError):
+        records.read(out)
+
+
+def test_values_survive_the_file(tmp_path):
+    run = records.Run(
+        **records.environment("cpu", 0),
+        dataset="d",
+        dataset_sha256="0",
+        dataset_origin="folder",
+        images=1,
+        codecs={},
+        protocols={},
+    )
+    writer = records.Writer(tmp_path / "r.csv", run)
+    common = {"run": run.id, "codec": 'a,"b"', "image": "i", "width": 1, "height": 1}
+    written = [
+        records.Record(**common, value=math.inf, metric="psnr", target_bpp=0.1, bpp=1 / 3, ledger={"h": 3}),
+        records.Record(**common, error="no,\nnever"),
+    ]
+    writer.append(written)
+    assert records.read(tmp_path / "r.csv").records == written
+
+
+def test_two_sweeps_do_not_write_one_file(photos, tmp_path):
+    out = tmp_path / "r.csv"
+    with FileLock(f"{out}.lock"), pytest.raises(BadInputError, match="another sweep"):
+        sweep([Counting()], photos, [0.8], ["psnr"], out)
+    sweep([Counting()], photos, [0.8], ["psnr"], out)
+    assert sorted(p.name for p in tmp_path.glob("r.*")) == ["r.csv", "r.runs.json"]
+
+
+@pytest.mark.parametrize("rates", [[0.0], [-1.0], [math.nan], [math.inf]])
+def test_impossible_rates(rates, photos, tmp_path):
+    with pytest.raises(BadInputError, match="positive"):
+        sweep([Counting()], photos, rates, ["psnr"], tmp_path / "r.csv")
+
+
+def test_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusion_codec.evaluation.__main__.datasets.load", _small_sample(tmp_path))
+    common = ["--dataset", "sample", "--codecs", "jpeg,webp", "--metrics", "psnr"]
+    out = ["--out", str(tmp_path / "r.csv")]
+    done = CliRunner().invoke(app, [*common, *out, "--bitrates", "0.8,1.2"])
+    assert done.exit_code == 0, done.output
+    assert "jpeg" in done.output
+    assert "webp" in done.output
+    assert len(records.read(tmp_path / "r.csv").records) == 2 * 2 * 2
+    for wrong in (["--bitrates", "0.8;1.2"], ["--codecs", "bpg"], ["--metrics", "lpips"]):
+        failed = CliRunner().invoke(app, [*common, *out, *wrong])
+        assert failed.exit_code == 1
+        assert "error:" in failed.output
+        assert "Traceback" not in failed.output
+
+
+def _small_sample(folder: Path):
+    sample = datasets.load("sample", limit=2)
+    (folder / "small").mkdir()
+    for item in sample:
+        Image.fromarray(item.pixels()[:64, :64]).save(folder / "small" / f"{item.id}.png")
+    return lambda name, limit: datasets.photographs(folder / "small")
+
+
+def test_unknown_codec_lists_the_known():
+    with pytest.raises(BadInputError, match=r"jpeg2000.*dfc-mini@0.*ceiling"):
+        codecs.get(["vvc"])

@@ -1,0 +1,116 @@
+"""Tables: means with intervals, BD-rate against a known answer, and refusals where numbers do not compare."""
+
+import numpy as np
+import pytest
+
+from diffusion_codec.evaluation import records
+from diffusion_codec.evaluation.tables import NotComparableError, bd_rate, bootstrap_interval, summarise
+
+RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
+
+
+def run(**changed) -> records.Run:
+    fields = {
+        "dataset": "d",
+        "dataset_sha256": "ab",
+        "dataset_origin": "folder",
+        "images": 6,
+        "codecs": {},
+        "protocols": {"psnr": "p", "lpips-alex": "q"},
+    }
+    return records.Run(**records.environment("cpu", 0), **(fields | changed))
+
+
+def rows(of: records.Run, codec: str, scale: float = 1.0, metric: str = "psnr", images: int = 6, rates=RATES):
+    """Quality 30 + 6 log2(rate) dB plus an offset by image; `scale` multiplies the rate."""
+    for rate in rates:
+        for image in range(images):
+            quality = 30 + 6 * np.log2(rate) + image - 2.5
+            value = quality if metric == "psnr" else 1 - quality / 100
+            yield records.Record(
+                run=of.id,
+                codec=codec,
+                image=str(image),
+                width=8,
+                height=8,
+                target_bpp=rate * scale,
+                bpp=rate * scale,
+                bytes=1,
+                metric=metric,
+                value=value,
+            )
+
+
+def test_mean_and_interval():
+    one = run()
+    table = summarise(records.Results(rows(one, "a"), [one]))
+    assert list(table["target_bpp"]) == list(RATES)
+    assert table["value"].to_list() == pytest.approx([30 + 6 * np.log2(r) for r in RATES])
+    assert (table["low"] < table["value"]).all()
+    assert (table["value"] < table["high"]).all()
+    assert (table["missing"] == 0).all()
+    # six equally spaced values: standard error 1.71 / sqrt(6) = 0.70, so about 1.96 * 0.70 on both sides
+    assert (table["high"] - table["low"]).to_numpy() == pytest.approx(2 * 1.96 * 0.697, rel=0.15)
+
+
+def test_interval_covers_the_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for trial in range(200):
+        low, high = bootstrap_interval(rng.normal(5, 2, 40), seed=trial)
+        inside += low <= 5 <= high
+    assert 0.88 <= inside / 200 <= 0.99
+
+
+@pytest.mark.parametrize("metric", ["psnr", "lpips-alex"])
+def test_bd_rate_of_half_the_bits_is_minus_fifty_per_cent(metric):
+    one = run()
+    table = summarise(
+        records.Results([*rows(one, "a", metric=metric), *rows(one, "b", 0.5, metric=metric)], [one])
+    )
+    found = bd_rate(table, "a", "b", metric)
+    assert found.percent == pytest.approx(-50, abs=1e-6)
+    assert found.overlap == pytest.approx(1)
+    assert bd_rate(table, "b", "a", metric).percent == pytest.approx(100, abs=1e-6)
+
+
+def test_bd_rate_refuses_what_means_nothing():
+    one = run()
+    few = summarise(records.Results([*rows(one, "a"), *rows(one, "b", rates=RATES[:3])], [one]))
+    with pytest.raises(NotComparableError, match="b has 3"):
+        bd_rate(few, "a", "b", "psnr")
+    far = [r.model_copy(update={"value": r.value + 100}) for r in rows(one, "b")]
+    with pytest.raises(NotComparableError, match="share no psnr"):
+        bd_rate(summarise(records.Results([*rows(one, "a"), *far], [one])), "a", "b", "psnr")
+    flat = [r.model_copy(update={"value": 30.0}) for r in rows(one, "b")]
+    with pytest.raises(NotComparableError, match="better with every rate"):
+        bd_rate(summarise(records.Results([*rows(one, "a"), *flat], [one])), "a", "b", "psnr")
+
+
+def test_points_with_missing_images_are_marked_and_not_used():
+    one = run()
+    table = summarise(records.Results([*rows(one, "a"), *rows(one, "b", images=5)], [one]))
+    assert set(table[table["codec"] == "b"]["missing"]) == {1}
+    with pytest.raises(NotComparableError, match="0 of psnr"):
+        bd_rate(table, "a", "b", "psnr")
+
+
+def test_the_last_measurement_of_a_point_counts():
+    old, new = run(), run(codecs={"a": records.CodecInfo(version="2", settings="")})
+    better = [r.model_copy(update={"value": r.value + 1}) for r in rows(new, "a")]
+    table = summarise(records.Results([*rows(old, "a"), *better], [old, new]))
+    assert (table["images"] == 6).all()
+    assert table["value"].iloc[0] == pytest.approx(30 + 6 * np.log2(0.1) + 1)
+
+
+def test_different_data_sets_or_protocols_are_not_mixed():
+    one, other_set, other_way = run(), run(dataset_sha256="cd"), run(protocols={"psnr": "luma"})
+    with pytest.raises(NotComparableError, match="one data set"):
+        summarise(records.Results([*rows(one, "a"), *rows(other_set, "b")], [one, other_set]))
+    with pytest.raises(NotComparableError, match="more than one way"):
+        summarise(records.Results([*rows(one, "a"), *rows(other_way, "b")], [one, other_way]))
+
+
+def test_nothing_measured_is_said():
+    with pytest.raises(NotComparableError, match="no number"):
+        summarise(records.Results())
