@@ -272,6 +272,19 @@ def test_truncated_picture_and_directory(run: Run, photo: Path, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [photo]
 
 
+def test_what_pillow_logs_is_not_shown(photo: Path, tmp_path: Path) -> None:
+    """A TIFF of 2048 samples per pixel: Pillow logs an error before it raises one."""
+    tiff = tmp_path / "odd.tif"
+    Image.open(photo).save(tiff)
+    samples_per_pixel = bytes.fromhex("1501 0300 01000000")
+    data = tiff.read_bytes()
+    at = data.index(samples_per_pixel) + len(samples_per_pixel)
+    tiff.write_bytes(data[:at] + b"\x00\x08" + data[at + 2 :])
+    done = subprocess.run(command("compress", tiff, tmp_path / "out"), capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_an_unreadable_file(run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))

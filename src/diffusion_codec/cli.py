@@ -6,6 +6,7 @@ with :func:`add_lazy_group`.
 """
 
 import json
+import logging
 import math
 import os
 import sys
@@ -72,6 +73,8 @@ def add_lazy_group(name: str, target: str, summary: str) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line (``sys.argv`` without ``arguments``) and exit with its code."""
+    # Pillow logs what it then raises; users get the one line of the error.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
         app(args=arguments, prog_name=PROGRAM)
     except DiffusionCodecError as error:
