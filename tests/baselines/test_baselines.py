@@ -41,6 +41,18 @@ def test_largest_file_not_above_the_target(name, bpp, photo):
     assert len(found.data) >= max(size for size in sizes if size <= limit)
 
 
+def test_newer_codecs_beat_jpeg_at_equal_rate(photo):
+    """A codec with a wrong setting (JPEG 2000 without its colour transform) would not."""
+
+    def error(name: str) -> float:
+        codec = baselines.get(name)
+        decoded = codec.decode(codec.encode_at(photo, 0.6).data)
+        return float(np.mean((decoded.astype(float) - photo) ** 2))
+
+    errors = {name: error(name) for name in FAST}
+    assert all(errors[name] < 0.9 * errors["jpeg"] for name in FAST if name != "jpeg"), errors
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_unreachable_rate_says_what_is_reachable(name, photo):
     with pytest.raises(baselines.UnreachableRateError, match="bits per pixel"):
