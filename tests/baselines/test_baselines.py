@@ -54,6 +54,16 @@ def test_newer_codecs_beat_jpeg_at_equal_rate(photo):
 
 
 @pytest.mark.parametrize("name", FAST)
+def test_files_known_from_other_rates_are_used_and_change_nothing(name, photo):
+    codec, known = baselines.get(name), {}
+    for bpp in (1.2, 0.35, 0.6):
+        found = codec.encode_at(photo, bpp, known)
+        alone = codec.encode_at(photo, bpp)
+        assert abs(len(found.data) - len(alone.data)) <= 0.01 * len(alone.data)
+    assert len(known) <= 26  # three searches by halves alone would be about 25 on 101 qualities
+
+
+@pytest.mark.parametrize("name", FAST)
 def test_unreachable_rate_says_what_is_reachable(name, photo):
     with pytest.raises(baselines.UnreachableRateError, match="bits per pixel"):
         baselines.get(name).encode_at(photo, 0.0005)

@@ -1,5 +1,7 @@
 """What a baseline codec is: real files of bare pixels, a quality scale, and the search for a target rate."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,10 +19,11 @@ class UnreachableRateError(BadInputError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A file as bytes, and the quality that made it."""
+    """A file as bytes, the quality that made it and the seconds that took."""
 
     data: bytes
     quality: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -51,33 +54,56 @@ class Baseline:
         """A file to uint8 H x W x 3."""
         return self.decoder(data)
 
-    def encode_at(self, pixels: Pixels, bpp: float) -> Encoded:
+    def encode_at(self, pixels: Pixels, bpp: float, known: dict[int, Encoded] | None = None) -> Encoded:
         """The largest file that is not above `bpp` bits per pixel, found on real files.
 
-        Sizes rise with quality but for small dents, so after halving the interval the next few qualities are
-        looked at too. Raises UnreachableRateError, which says what is reachable.
+        `known` (files by index of quality) may be handed from rate to rate of one image, to save encoding
+        twice. Sizes rise with quality but for small dents, so the quality after the one found is looked at
+        too. Raises UnreachableRateError, which says what is reachable.
         """
         height, width = pixels.shape[:2]
         max_bytes = int(bpp * height * width / 8)
-        sizes: dict[int, bytes] = {}
+        files = {} if known is None else known
 
-        def fits(index: int) -> bool:
-            if index not in sizes:
-                sizes[index] = self.encode(pixels, self.qualities[index])
-            return len(sizes[index]) <= max_bytes
+        def size(index: int) -> int:
+            if index not in files:
+                files[index] = self._timed(pixels, self.qualities[index])
+            return len(files[index].data)
 
-        low, high = -1, len(self.qualities)  # fits(low), not fits(high): both beyond the ends of the scale
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        for index in range(high + 1, min(high + 3, len(self.qualities))):
-            fits(index)
-        good = [index for index, data in sizes.items() if len(data) <= max_bytes]
+        first_too_large = _first_above(size, len(self.qualities), max_bytes, files)
+        if first_too_large + 1 < len(self.qualities):
+            size(first_too_large + 1)
+        good = [index for index, file in files.items() if len(file.data) <= max_bytes]
         if not good:
-            least = min(map(len, sizes.values()))
+            least = min(len(file.data) for file in files.values())
             raise UnreachableRateError(
                 f"{self.name} cannot reach {bpp:g} bits per pixel on this {width} x {height} image: its "
                 f"smallest file has {least} bytes, {least * 8 / (height * width):.4f} bits per pixel"
             )
-        best = max(good, key=lambda index: (len(sizes[index]), index))
-        return Encoded(sizes[best], self.qualities[best])
+        return files[max(good, key=lambda index: (len(files[index].data), index))]
+
+    def _timed(self, pixels: Pixels, quality: float) -> Encoded:
+        started = time.perf_counter()
+        data = self.encode(pixels, quality)
+        return Encoded(data, quality, time.perf_counter() - started)
+
+
+def _first_above(size: Callable[[int], int], count: int, limit: int, files: dict[int, Encoded]) -> int:
+    """The first index whose size is above the limit (`count` if none is), of sizes that rise.
+
+    Between two sizes that are known the next one tried is where the logarithm of the size would cross the
+    limit; every third step halves the interval, so that no shape of the curve makes it slow.
+    """
+    fitting = [index for index, file in files.items() if len(file.data) <= limit]
+    low = max(fitting, default=-1)
+    high = min((index for index in files if index > low), default=count)
+    for step in range(1, 3 * count):
+        if high - low <= 1:
+            break
+        middle = (low + high) // 2
+        if low >= 0 and high < count and step % 3:
+            smaller, larger = math.log(size(low)), math.log(size(high))
+            part = (math.log(limit + 1) - smaller) / (larger - smaller)
+            middle = min(max(low + round(part * (high - low)), low + 1), high - 1)
+        low, high = (middle, high) if size(middle) <= limit else (low, middle)
+    return high
