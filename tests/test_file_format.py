@@ -74,7 +74,7 @@ def cumulative_numbers(frequencies: npt.NDArray[np.generic]) -> list[int]:
     """G of the page."""
     count = len(frequencies)
     before = np.concatenate([[0], np.cumsum(frequencies.astype(np.int64))])[:-1]
-    share = (before / 2**16).astype(np.float32) * np.float32(2**24 - count)
+    share = (before / 2**22).astype(np.float32) * np.float32(2**24 - count)
     return [int(value) + index for index, value in enumerate(share)] + [2**24]
 
 

@@ -1,0 +1,261 @@
+"""The codec on one page: the paper's pipeline in the paper's symbols.
+
+x --E--> y --affine--> z --round--> z_hat --entropy coding--> file --> z_hat --inverse--> y_hat --DDIM--> y_0 --D--> x_hat
+         |   ^                        ^                                ^        ^          ^
+         +-P_phi(y, lambda)-----------+------ gamma = (alpha, beta), t ---------+----------+
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffusion_codec import bitstream, codec_weights, quantization
+from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.bitstream import DEFAULT_LIMITS, DfcFile, Header, Limits
+from diffusion_codec.codec_weights import CodecWeights
+from diffusion_codec.entropy.coder import Streams
+from diffusion_codec.entropy.model import SideInformation
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE
+
+DEFAULT_STEPS = 3
+SIZE_TOLERANCE = 0.005
+QUALITY_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A file's bytes, the SHA-256 of its integer latent, and where the time went (seconds by stage)."""
+
+    data: bytes
+    symbols_sha256: str
+    seconds: dict[str, float]
+    quality: float
+
+
+@dataclass(frozen=True)
+class Decompressed:
+    """uint8 pixels (H, W, 3), the SHA-256 of the integer latent, and where the time went."""
+
+    pixels: np.ndarray
+    grayscale: bool
+    symbols_sha256: str
+    seconds: dict[str, float]
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage; waits for a GPU before it reads the clock."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def lambda_of(quality: float) -> float:
+    """The trade-off lambda of quality 0..100: 2^-2 to 2^8, equal steps in log lambda."""
+    low, high = LOG2_LAMBDA_RANGE
+    return float(2.0 ** (low + (high - low) * quality / 100))
+
+
+def _between(small: Compressed, large: Compressed | None, max_bytes: int) -> float:
+    """The next quality to try: log size is nearly linear in quality; kept inside the bracket."""
+    if large is None:
+        return (small.quality + 100.0) / 2
+    below, wanted, above = (math.log(v) for v in (len(small.data), max_bytes, len(large.data)))
+    part = (wanted - below) / (above - below) - 0.01
+    return small.quality + (large.quality - small.quality) * min(max(part, 0.1), 0.9)
+
+
+class Codec:
+    """Compress photographs to ``.dfc`` files and back.
+
+    Args:
+        backbone: the frozen latent diffusion model.
+        weights: P_phi and entropy model.
+
+    Raises:
+        BadInputError: the weights were made for another latent space than the backbone's.
+    """
+
+    def __init__(self, backbone: Backbone, weights: CodecWeights):
+        if backbone.latent_space != weights.latent_space:
+            raise BadInputError(
+                f"the codec weights work in the latent space {weights.latent_space!r}; "
+                f"backbone {backbone.name!r} speaks {backbone.latent_space!r}"
+            )
+        self.backbone, self.weights = backbone, weights
+        self.p_phi = weights.parameter_estimation.to(backbone.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, backbone: str | Path = "mini", weights: Path | None = None, device: str | torch.device = "cpu"
+    ) -> "Codec":
+        """The codec on an embedded backbone or a backbone folder, with the embedded codec weights by default."""
+        loaded = codec_weights.load(weights or codec_weights.embedded_weights())
+        return cls(Backbone.from_pretrained(backbone, device), loaded)
+
+    @torch.inference_mode()
+    def compress(self, pixels: np.ndarray, quality: float = 50.0, *, grayscale: bool = False) -> Compressed:
+        """The file of ``pixels``, uint8 (H, W, 3), at ``quality`` 0..100."""
+        if not 0 <= quality <= 100:
+            raise BadInputError(f"quality {quality:g} is outside 0 to 100")
+        watch = Stopwatch(self.backbone.device)
+        y = self._analyse(pixels, watch)
+        return self._encode(y, pixels.shape, quality, grayscale, watch)
+
+    @torch.inference_mode()
+    def compress_to_size(self, pixels: np.ndarray, max_bytes: int, *, grayscale: bool = False) -> Compressed:
+        """The best file of at most ``max_bytes`` bytes, by bisection on real files.
+
+        Raises:
+            BadInputError: even the lowest quality needs more; the message says how much.
+        """
+        watch = Stopwatch(self.backbone.device)
+        y = self._analyse(pixels, watch)
+
+        def at(quality: float) -> Compressed:
+            return self._encode(y, pixels.shape, quality, grayscale, watch)
+
+        best = at(0.0)
+        if len(best.data) > max_bytes:
+            area = pixels.shape[0] * pixels.shape[1]
+            raise BadInputError(
+                f"{max_bytes} bytes cannot be reached; this picture needs at least {len(best.data)} bytes "
+                f"({8 * len(best.data) / area:.4f} bits per pixel)"
+            )
+        too_large: Compressed | None = None
+        while len(best.data) < max_bytes * (1 - SIZE_TOLERANCE):
+            quality = _between(best, too_large, max_bytes)
+            if quality - best.quality < QUALITY_TOLERANCE:
+                break
+            trial = at(quality)
+            if len(trial.data) > max_bytes:
+                too_large = trial
+            else:
+                best = trial
+        return Compressed(best.data, best.symbols_sha256, dict(watch.seconds), best.quality)
+
+    @torch.inference_mode()
+    def decompress(
+        self, data: bytes, steps: int | None = None, limits: Limits = DEFAULT_LIMITS
+    ) -> Decompressed:
+        """The photograph of a ``.dfc`` file.
+
+        Args:
+            steps: DDIM steps; None for the default, 0 decodes the dequantised latent as it is.
+            limits: sizes above these are refused before anything is allocated.
+
+        Raises:
+            BadInputError: a damaged or foreign file, or one made with other codec weights.
+        """
+        watch = Stopwatch(self.backbone.device)
+        file = bitstream.read(data, limits)
+        header = file.header
+        with watch.stage("entropy"):
+            z_hat = self._decode_symbols(file)
+        y_hat, t = self._dequantise(z_hat, header)
+        with watch.stage("denoise"):
+            y_0 = self.backbone.denoise(y_hat, t, DEFAULT_STEPS if steps is None else steps)
+        with watch.stage("decode"):
+            x_hat = self.backbone.decode(y_0)
+            decoded = _to_pixels(x_hat[..., : header.height, : header.width])
+        if header.grayscale:
+            decoded = _to_gray(decoded)
+        return Decompressed(decoded, header.grayscale, _symbols_sha256(z_hat), watch.seconds)
+
+    @torch.inference_mode()
+    def autoencode(self, pixels: np.ndarray) -> np.ndarray:
+        """D(E(x)) without quantisation: the ceiling no file of this backbone can pass."""
+        y = self._analyse(pixels, Stopwatch(self.backbone.device))
+        return _to_pixels(self.backbone.decode(y)[..., : pixels.shape[0], : pixels.shape[1]])
+
+    def _analyse(self, pixels: np.ndarray, watch: Stopwatch) -> Tensor:
+        """y = E(x), (1, 4, ceil(H/8), ceil(W/8)); the border is repeated up to a multiple of 8."""
+        with watch.stage("encode"):
+            return self.backbone.encode(_from_pixels(pixels).to(self.backbone.device))
+
+    def _encode(
+        self, y: Tensor, shape: tuple[int, ...], quality: float, grayscale: bool, watch: Stopwatch
+    ) -> Compressed:
+        with watch.stage("parameters"):
+            alpha, beta, t = self.p_phi(y, torch.tensor([lambda_of(quality)], device=y.device))
+            a, b = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
+            timestep = t.round().clamp(0, bitstream.MAX_TIMESTEP)
+            z = quantization.affine(y, quantization.alpha_from_index(a), quantization.beta_from_index(b))
+            z_hat = z[0].round().long().cpu()
+        header = Header(
+            width=shape[1],
+            height=shape[0],
+            weights_fingerprint=self.weights.fingerprint,
+            timestep=int(timestep),
+            alpha=tuple(int(v) for v in a[0]),  # type: ignore[arg-type]
+            beta=tuple(int(v) for v in b[0]),  # type: ignore[arg-type]
+            grayscale=grayscale,
+        )
+        with watch.stage("entropy"):
+            streams = self.weights.latent_coder.encode(z_hat, _side_information(header))
+        data = bitstream.write(DfcFile(header, streams.hyper, streams.latent))
+        return Compressed(data, _symbols_sha256(z_hat), dict(watch.seconds), quality)
+
+    def _decode_symbols(self, file: DfcFile) -> Tensor:
+        header = file.header
+        if header.weights_fingerprint != self.weights.fingerprint:
+            raise BadInputError(
+                f"the file was made with codec weights {header.weights_fingerprint.hex()}, loaded are "
+                f"{self.weights.fingerprint.hex()}: use the release of diffusion-codec that made it"
+            )
+        size = (-(-header.height // STRIDE), -(-header.width // STRIDE))
+        streams = Streams(file.hyper, file.latent)
+        return self.weights.latent_coder.decode(streams, size, _side_information(header))
+
+    def _dequantise(self, z_hat: Tensor, header: Header) -> tuple[Tensor, Tensor]:
+        """y_hat = (z_hat - beta) / alpha, (1, 4, h, w), and t, (1,)."""
+        alpha = quantization.alpha_from_index(torch.tensor([header.alpha]))
+        beta = quantization.beta_from_index(torch.tensor([header.beta]))
+        y_hat = quantization.inverse_affine(z_hat[None].float(), alpha, beta)
+        device = self.backbone.device
+        return y_hat.to(device), torch.tensor([float(header.timestep)], device=device)
+
+
+def _side_information(header: Header) -> SideInformation:
+    return SideInformation(torch.tensor([header.alpha]), torch.tensor([header.timestep]))
+
+
+def _from_pixels(pixels: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float (1, 3, H', W') in -1..1, the border repeated up to multiples of 8."""
+    height, width = pixels.shape[:2]
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+
+
+def _to_pixels(x: Tensor) -> np.ndarray:
+    levels = ((x[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels: np.ndarray = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
+
+
+def _to_gray(pixels: np.ndarray) -> np.ndarray:
+    """Luma of BT.601 in all three channels."""
+    luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.repeat(luma[..., None], 3, -1)
+
+
+def _symbols_sha256(z_hat: Tensor) -> str:
+    return hashlib.sha256(z_hat.numpy().astype("<i4").tobytes()).hexdigest()

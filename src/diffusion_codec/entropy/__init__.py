@@ -1,0 +1,1 @@
+"""Hyperprior and context model in integers, stored probability tables, range coder."""

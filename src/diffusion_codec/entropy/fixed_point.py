@@ -1,0 +1,55 @@
+"""Convolutions whose results are the same on every machine.
+
+Weights are multiples of 2^-12, activations multiples of 2^-6, both bounded, so that in float64 every product and every
+sum is exact (all below 2^53 units of 2^-18): no order of summation, instruction set or thread count can change a bit.
+Training runs the same modules in float32 with straight-through rounding.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WEIGHT_BITS, WEIGHT_LIMIT = 12, 8.0
+ACTIVATION_BITS, ACTIVATION_LIMIT = 6, 512.0
+STRIP_ELEMENTS = 1 << 23
+"""Upper bound of the unfolded values held at once (64 MiB in float64)."""
+
+
+def on_grid(x: Tensor, bits: int, limit: float) -> Tensor:
+    """x rounded to multiples of 2^-bits within +-limit; the gradient passes inside the limit."""
+    clipped = x.clamp(-limit, limit)
+    return clipped + (torch.floor(clipped * 2**bits + 0.5) / 2**bits - clipped).detach()
+
+
+def activation(x: Tensor) -> Tensor:
+    """ReLU onto the activation grid."""
+    return on_grid(F.relu(x), ACTIVATION_BITS, ACTIVATION_LIMIT)
+
+
+class FixedPointConv2d(nn.Conv2d):
+    """A same-size convolution with grid weights; exact in float64 for inputs on the activation grid."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1):
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H, W), not yet on the activation grid."""
+        weight = on_grid(self.weight, WEIGHT_BITS, WEIGHT_LIMIT)
+        assert self.bias is not None
+        bias = on_grid(self.bias, WEIGHT_BITS + ACTIVATION_BITS, ACTIVATION_LIMIT)
+        if x.dtype != torch.float64:
+            return F.conv2d(x, weight, bias, padding=self.padding)
+        return self._exact(x, weight.flatten(1), bias[:, None])
+
+    def _exact(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """By plain matrix products over strips of rows: no library may choose Winograd or FFT here."""
+        size = self.kernel_size[0]
+        count, _, height, width = x.shape
+        padded = F.pad(x, (size // 2,) * 4)
+        rows = max(1, STRIP_ELEMENTS // (weight.shape[1] * width * count))
+        strips = []
+        for top in range(0, height, rows):
+            part = padded[:, :, top : min(top + rows, height) + size - 1]
+            columns = part.flatten(2) if size == 1 else F.unfold(part, size)
+            strips.append((weight @ columns + bias).unflatten(-1, (-1, width)))
+        return torch.cat(strips, 2)

@@ -1,0 +1,93 @@
+"""Symbols to bytes and back with the range coder of ``constriction`` and stored integer tables."""
+
+import constriction
+import numpy as np
+
+from diffusion_codec.entropy.tables import ESCAPE, MEAN_FRACTIONS, RADIUS, TOTAL
+from diffusion_codec.errors import BadInputError
+
+ESCAPE_LIMIT = 1 << 14
+"""Escaped values lie in [-ESCAPE_LIMIT, ESCAPE_LIMIT)."""
+
+_CATEGORICAL = constriction.stream.model.Categorical(lazy=True, perfect=False)
+_ESCAPED = constriction.stream.model.Uniform(2 * ESCAPE_LIMIT)
+
+
+class TableCoder:
+    """Turns (table, mean) into rows of probabilities; shared by both directions.
+
+    A row has 2 ``radius`` + 1 symbols and, where means have fractions, one more that announces an escaped value.
+    """
+
+    radius, fractions = RADIUS, MEAN_FRACTIONS
+
+    def __init__(self, tables: np.ndarray):
+        # multiples of 2^-22: exact in float32, so the coder's own arithmetic starts from exact numbers
+        self.rows = (tables.reshape(-1, tables.shape[-1]).astype(np.float32) / TOTAL).astype(np.float32)
+
+    def probabilities(self, level: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of probabilities (n, symbols) and integer parts (n,) of the means, given in 1/fractions."""
+        whole = mean // self.fractions
+        return self.rows[level * self.fractions + (mean - whole * self.fractions)], whole
+
+
+class Encoder(TableCoder):
+    """Writes one stream; call :meth:`put` for each group, then :meth:`finish`."""
+
+    def __init__(self, tables: np.ndarray):
+        super().__init__(tables)
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def put(self, values: np.ndarray, level: np.ndarray, mean: np.ndarray) -> None:
+        """Append integers (n,) with their table indices, int64 (n,).
+
+        Raises:
+            BadInputError: a value is beyond ESCAPE_LIMIT.
+        """
+        if not len(values):
+            return
+        rows, whole = self.probabilities(level, mean)
+        residual = values - whole
+        escaped = np.abs(residual) > self.radius
+        symbols = np.where(escaped, ESCAPE, residual + self.radius).astype(np.int32)
+        self._coder.encode(symbols, _CATEGORICAL, rows)
+        if escaped.any():
+            far = values[escaped] + ESCAPE_LIMIT
+            if far.min() < 0 or far.max() >= 2 * ESCAPE_LIMIT:
+                raise BadInputError(f"a latent symbol is outside +-{ESCAPE_LIMIT}; use a lower quality")
+            self._coder.encode(far.astype(np.int32), _ESCAPED)
+
+    def finish(self) -> bytes:
+        """The stream, little-endian."""
+        words: np.ndarray = self._coder.get_compressed()
+        # trailing zero bytes are implied: the decoder pads
+        return words.astype("<u4").tobytes().rstrip(b"\0")
+
+
+class Decoder(TableCoder):
+    """Reads a stream :class:`Encoder` wrote, given the same table indices in the same groups."""
+
+    def __init__(self, tables: np.ndarray, data: bytes):
+        super().__init__(tables)
+        padded = data + bytes(-len(data) % 4)
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
+
+    def get(self, level: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """The next group of integers, int64 (n,).
+
+        Raises:
+            BadInputError: the stream does not hold such symbols.
+        """
+        if not len(level):
+            return np.zeros(0, np.int64)
+        rows, whole = self.probabilities(level, mean)
+        try:
+            symbols = self._coder.decode(_CATEGORICAL, rows).astype(np.int64)
+            values = symbols - self.radius + whole
+            escaped = symbols == ESCAPE
+            if escaped.any():
+                far = self._coder.decode(_ESCAPED, int(escaped.sum())).astype(np.int64)
+                values[escaped] = far - ESCAPE_LIMIT
+        except AssertionError as error:
+            raise BadInputError(f"the latent stream cannot be decoded: {error}") from None
+        return values

@@ -1,0 +1,115 @@
+"""Recipe 3: P_phi and the entropy model on the frozen backbone; all that the paper trains.
+
+    L = lambda * MSE(x, x_hat) + R        images in 0..1, R in bits per pixel, lambda drawn anew for each crop
+
+Uniform noise stands for rounding in the rate that trains P_phi; straight-through rounding feeds the decoder, after
+one DDIM step at the predicted t. The entropy model itself learns from truly rounded latents: noise would teach it the
+wrong odds where steps are coarse.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_codec import quantization
+from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.entropy.model import EntropyModel, SideInformation
+from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
+from diffusion_codec.training.loop import LoopConfig
+from diffusion_codec.training.photos import LatentCrops
+
+
+class CodecConfig(LoopConfig):
+    """Shapes, data and stages of the codec recipe.
+
+    The first ``rate_only_steps`` train the entropy model alone, on ``rate_only_batch_size`` crops with the quantisation
+    parameters of an untrained P_phi, disturbed by ``jitter`` sixteenths of an octave.
+    """
+
+    crop: int = 256
+    rate_only_steps: int = 0
+    rate_only_batch_size: int = 16
+    jitter: float = 8.0
+    log2_lambda: tuple[float, float] = LOG2_LAMBDA_RANGE
+    entropy_width: int = 32
+    hyper_channels: int = 0
+    hyper_features: int = 8
+    tied: bool = False
+
+
+class CodecModel(nn.Module):
+    """The trainable parts, as one module."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        self.parameter_estimation = ParameterEstimation(config.tied)
+        self.entropy = EntropyModel(config.entropy_width, config.hyper_channels, config.hyper_features)
+
+
+class CodecRecipe:
+    """Rate-distortion training; no parameter of ``backbone`` changes."""
+
+    def __init__(self, config: CodecConfig, backbone: Backbone, crops: LatentCrops, device: str = "cpu"):
+        self.config, self.backbone, self.crops, self.device = config, backbone, crops, device
+        torch.manual_seed(config.seed)
+        self.model: nn.Module = CodecModel(config).to(device)
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        config = self.config
+        alone = step < config.rate_only_steps
+        x, y = self.crops.draw(config.rate_only_batch_size if alone else config.batch_size, generator)
+        low, high = config.log2_lambda
+        uniform = torch.rand(len(y), generator=generator)
+        lambda_ = torch.exp2(low + (high - low) * uniform).to(self.device)
+        y = y.to(self.device)
+        with torch.autocast(y.device.type, enabled=False):
+            alpha_index, beta, t = self._parameters(y, lambda_, generator if alone else None)
+            alpha = quantization.alpha_from_index(alpha_index)
+            side = SideInformation(alpha_index.detach(), t.detach().round())
+            z = quantization.affine(y, alpha, beta)
+            pixels = y.shape[-2] * y.shape[-1] * STRIDE**2
+            latent, hyper = self.model.entropy.bits(z.detach().round(), side, generator)
+            terms = {"bpp": ((latent + hyper) / pixels).mean(), "hyper_bpp": (hyper / pixels).mean()}
+        if alone:
+            return {"loss": terms["bpp"], **terms}
+        with torch.autocast(y.device.type, enabled=False), frozen(self.model.entropy):
+            noisy = quantization.add_uniform_noise(z, generator)
+            rate = sum(self.model.entropy.bits(noisy, side, generator)) / pixels
+        assert x is not None
+        squared_error = self._squared_error(x.to(self.device), z, alpha, beta, t)
+        terms |= {"mse": squared_error.mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
+        return {"loss": (lambda_ * squared_error + rate).mean() + terms["bpp"], **terms}
+
+    def _parameters(
+        self, y: Tensor, lambda_: Tensor, jitter: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha as stored index (straight-through), beta as stored value, t; jittered and detached in stage one."""
+        alpha, beta, t = self.model.parameter_estimation(y, lambda_)
+        index = quantization.ALPHA_STEPS_PER_OCTAVE * alpha.log2()
+        if jitter is not None:
+            noise = torch.randn(index.shape, generator=jitter).to(index.device) * self.config.jitter
+            index, beta, t = (index + noise).detach(), beta.detach(), t.detach()
+        index = quantization.round_straight_through(index).clamp(-128, 127)
+        steps = quantization.BETA_STEPS_PER_UNIT
+        return index, quantization.round_straight_through(beta * steps) / steps, t
+
+    def _squared_error(self, x: Tensor, z: Tensor, alpha: Tensor, beta: Tensor, t: Tensor) -> Tensor:
+        """Mean squared error of each crop, images in 0..1, through one denoising step and the decoder."""
+        z_hat = quantization.round_straight_through(z)
+        y_hat = quantization.inverse_affine(z_hat, alpha, beta)
+        y_0 = self.backbone.denoise(y_hat, t, steps=1)
+        x_hat = self.backbone.decode(y_0).float()
+        return ((x_hat - x) / 2).square().mean((1, 2, 3))
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """The module's parameters are constants inside; gradients still pass through to its input."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

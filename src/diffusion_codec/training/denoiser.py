@@ -1,0 +1,81 @@
+"""Recipe 2: the denoiser of ``mini``, epsilon-prediction on Stable Diffusion's noise schedule.
+
+Trained where the codec works: timesteps are drawn from [0, 1000) with most of the weight below ``focus_below``.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from diffusion_codec.schedule import STABLE_DIFFUSION
+from diffusion_codec.training.loop import LoopConfig
+from diffusion_codec.training.photos import LatentCrops
+
+
+class DenoiserConfig(LoopConfig):
+    """Shape and noise distribution of the denoiser recipe."""
+
+    widths: tuple[int, ...] = (64, 96, 128)
+    layers_per_block: int = 2
+    crop: int = 256
+    focus_below: int = 450
+    focus_probability: float = 0.9
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    noise: Literal["gaussian", "uniform"] = "gaussian"
+
+
+def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
+    """A convolutional :class:`diffusers.UNet2DConditionModel`.
+
+    It takes the prompt embedding every Stable Diffusion denoiser takes, and has no cross-attention to use it with.
+    """
+    levels = len(config.widths)
+    return UNet2DConditionModel(
+        sample_size=32,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=config.widths,
+        layers_per_block=config.layers_per_block,
+        down_block_types=("DownBlock2D",) * levels,
+        mid_block_type="UNetMidBlock2D",
+        up_block_types=("UpBlock2D",) * levels,
+        norm_num_groups=16,
+        cross_attention_dim=1,
+        attention_head_dim=8,
+    )
+
+
+class DenoiserRecipe:
+    """The simple loss of DDPM on latents; uniform noise of equal variance for the follow-up's variant."""
+
+    def __init__(self, config: DenoiserConfig, latents: list[Tensor], device: str = "cpu"):
+        self.config, self.device = config, device
+        torch.manual_seed(config.seed)
+        self.model: nn.Module = build_denoiser(config).to(device, memory_format=torch.channels_last)
+        self.crops = LatentCrops(None, latents, config.crop)
+        self.alpha_bar = STABLE_DIFFUSION.alpha_bar.float()
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        config = self.config
+        _, y_0 = self.crops.draw(config.batch_size, generator)
+        count = len(y_0)
+        noise = self._noise(y_0.shape, generator)
+        focused = torch.rand(count, generator=generator) < config.focus_probability
+        uniform = torch.rand(count, generator=generator)
+        t = (uniform * torch.where(focused, config.focus_below, len(self.alpha_bar))).long()
+        signal = self.alpha_bar[t].sqrt()[:, None, None, None]
+        spread = (1 - self.alpha_bar[t]).sqrt()[:, None, None, None]
+        y_t = signal * y_0 + spread * noise
+        target = noise if config.prediction == "epsilon" else signal * noise - spread * y_0
+        prompt = torch.zeros(count, 1, 1, device=self.device)
+        y_t = y_t.to(self.device, memory_format=torch.channels_last)
+        predicted = self.model(y_t, t.to(self.device), prompt, return_dict=False)[0]
+        return {"loss": F.mse_loss(predicted.float(), target.to(self.device))}
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        if self.config.noise == "uniform":
+            return (torch.rand(shape, generator=generator) - 0.5) * 12**0.5
+        return torch.randn(shape, generator=generator)

@@ -1,0 +1,216 @@
+"""One training loop for the three recipes: deterministic by step, resumable, logged to CSV.
+
+Everything random in step k is drawn from a generator seeded by (seed, k). A run that is stopped and resumed therefore
+sees exactly the batches the uninterrupted run sees, with no generator state to save.
+"""
+
+import contextlib
+import csv
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from rich.progress import Progress, TextColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffusion_codec.errors import DiffusionCodecError
+
+
+class LoopConfig(BaseModel):
+    """What every recipe needs to know; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    warmup_steps: int = 100
+    final_learning_rate_ratio: float = 0.01
+    gradient_clip: PositiveFloat = 1.0
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    photos_limit: int | None = None
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 200
+
+
+class Recipe(Protocol):
+    """What a recipe gives the loop."""
+
+    config: LoopConfig
+    model: nn.Module
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss terms of one batch; the entry ``loss`` is minimised, the others are logged."""
+
+
+class NotFiniteError(DiffusionCodecError):
+    """A loss became NaN or infinite; the state before the step is saved."""
+
+
+def learning_rate_at(step: int, config: LoopConfig) -> float:
+    """Linear warm-up, then a half cosine down to ``final_learning_rate_ratio``."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    floor = config.final_learning_rate_ratio
+    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The only source of randomness of step ``step``."""
+    return torch.Generator(device).manual_seed((seed << 32) + step)
+
+
+class TrainingState:
+    """Model, its moving average and the optimiser, saved and read as one safetensors file."""
+
+    def __init__(self, model: nn.Module, config: LoopConfig):
+        self.model = model
+        self.config = config
+        self.step = 0
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.ema = {n: p.detach().clone() for n, p in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+
+    def update(self, loss: Tensor) -> None:
+        """One optimiser step and one step of the moving average."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters.values(), self.config.gradient_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, self.config)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        names = list(self.ema)
+        torch._foreach_lerp_(
+            [self.ema[n] for n in names], [self.parameters[n].detach() for n in names], 1 - decay
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the state under its final name only when it is whole."""
+        tensors = {f"model.{n}": p.detach() for n, p in self.parameters.items()}
+        tensors |= {f"ema.{n}": p for n, p in self.ema.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        part = path.with_suffix(".part")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"step": str(self.step)})
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a file :meth:`save` wrote for the same model."""
+        with safe_open(path, "pt") as file, torch.no_grad():
+            self.step = int(file.metadata()["step"])
+            for name, parameter in self.parameters.items():
+                parameter.copy_(file.get_tensor(f"model.{name}"))
+                self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
+                if self.step:
+                    self.optimizer.state[parameter] = {
+                        key: file.get_tensor(f"optimizer.{key}.{name}").to(
+                            "cpu" if key == "step" else parameter.device
+                        )
+                        for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The model with its moving average in place of its weights."""
+        kept = {n: p.detach().clone() for n, p in self.parameters.items()}
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.ema[name])
+        try:
+            yield self.model
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(kept[name])
+
+
+class CsvLog:
+    """Rows appended to ``losses.csv``; rows at or past the resumed step are dropped first."""
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        rows = list(csv.DictReader(path.open())) if path.exists() else []
+        self.rows: list[dict[str, Any]] = [row for row in rows if int(row["step"]) <= step]
+
+    def append(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row), restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        part.replace(self.path)
+
+
+def train(recipe: Recipe, out: Path, stop_after: int | None = None) -> TrainingState:
+    """Run ``recipe`` up to its last step, continuing from ``out`` if a checkpoint lies there.
+
+    Args:
+        out: folder for ``state.safetensors``, ``losses.csv`` and ``config.json``.
+        stop_after: stop (and save) once this many steps are done in all; for tests and time slices.
+
+    Raises:
+        NotFiniteError: a loss is not finite; the state before that step is saved in ``out``.
+    """
+    config = recipe.config
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(json.dumps(config.model_dump(), indent=1))
+    state = TrainingState(recipe.model, config)
+    checkpoint = out / "state.safetensors"
+    if checkpoint.exists():
+        state.load(checkpoint)
+    log = CsvLog(out / "losses.csv", state.step)
+    last = min(config.steps, stop_after or config.steps)
+    sums: dict[str, float] = {}
+    count, started = 0, time.monotonic()
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"))
+    with Progress(*columns) as progress:
+        task = progress.add_task("training", total=config.steps, completed=state.step, loss="")
+        while state.step < last:
+            losses = _one_step(recipe, state, checkpoint)
+            sums = {k: sums.get(k, 0.0) + v for k, v in losses.items()}
+            count += 1
+            if state.step % config.log_every == 0 or state.step == last:
+                row = {k: round(v / count, 6) for k, v in sums.items()}
+                rate = round(count / (time.monotonic() - started), 3)
+                log.append({"step": state.step, **row, "steps_per_second": rate})
+                progress.update(task, loss=f"loss {row['loss']:.4f}")
+                sums, count, started = {}, 0, time.monotonic()
+            if state.step % config.checkpoint_every == 0 or state.step == last:
+                state.save(checkpoint)
+            progress.update(task, completed=state.step)
+    return state
+
+
+def _one_step(recipe: Recipe, state: TrainingState, checkpoint: Path) -> dict[str, float]:
+    config = recipe.config
+    device = next(iter(state.parameters.values())).device
+    generator = step_generator(config.seed, state.step)
+    bfloat16 = config.precision == "bfloat16"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        losses = recipe.losses(state.step, generator)
+    if not all(torch.isfinite(v) for v in losses.values()):
+        state.save(checkpoint)
+        terms = ", ".join(f"{k} {v.item():.4g}" for k, v in losses.items())
+        raise NotFiniteError(
+            f"step {state.step}: a loss is not finite ({terms}); the state before the step is in {checkpoint}. "
+            f"The batch is reproduced by seed {config.seed} and step {state.step}. Lower learning_rate or "
+            "gradient_clip and resume."
+        )
+    state.update(losses["loss"])
+    return {k: v.item() for k, v in losses.items()}

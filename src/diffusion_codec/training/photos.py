@@ -1,0 +1,68 @@
+"""Training photographs in memory, and random crops of them with aligned teacher latents."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffusion_codec.errors import MissingDataError
+
+LATENT_STRIDE = 8
+SUFFIXES = {".webp", ".png", ".jpg", ".jpeg"}
+
+
+def load_photos(folder: Path, limit: int | None = None, minimum_side: int = 64) -> list[Tensor]:
+    """Photographs as uint8 (3, H, W), cut to multiples of 8 pixels, in order of their names.
+
+    Raises:
+        MissingDataError: the folder holds no photograph.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)[:limit]
+    photos = []
+    for path in paths:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        height, width = (side - side % LATENT_STRIDE for side in pixels.shape[:2])
+        if min(height, width) >= minimum_side:
+            photos.append(torch.from_numpy(pixels[:height, :width].copy()).permute(2, 0, 1).contiguous())
+    if not photos:
+        raise MissingDataError(f"no photograph of {minimum_side} px or more a side in {folder}")
+    return photos
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 -1..1, the range of diffusers' autoencoders."""
+    return pixels.float() / 127.5 - 1
+
+
+class LatentCrops:
+    """Random crops of photographs together with the same place of their cached latents.
+
+    ``latents[i]`` is (4, H/8, W/8) for ``photos[i]`` of (3, H, W). Draws are a pure function of the generator.
+    """
+
+    def __init__(self, photos: list[Tensor] | None, latents: list[Tensor], size: int):
+        self.photos, self.size = photos, size // LATENT_STRIDE
+        keep = [i for i, y in enumerate(latents) if min(y.shape[1:]) >= self.size]
+        self.photos = [photos[i] for i in keep] if photos else None
+        self.latents = [latents[i].float() for i in keep]
+        areas = torch.tensor([float(y.shape[1] * y.shape[2]) for y in self.latents])
+        self.weights = areas / areas.sum()
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor | None, Tensor]:
+        """(count, 3, size, size) in -1..1 (or None without photographs) and (count, 4, size/8, size/8)."""
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        corners = torch.rand(count, 2, generator=generator)
+        pixels, latents = [], []
+        for index, corner in zip(chosen.tolist(), corners.tolist(), strict=True):
+            y = self.latents[index]
+            top, left = (int(c * (side - self.size + 1)) for c, side in zip(corner, y.shape[1:], strict=True))
+            latents.append(y[:, top : top + self.size, left : left + self.size])
+            if self.photos:
+                rows, columns = (
+                    slice(LATENT_STRIDE * a, LATENT_STRIDE * (a + self.size)) for a in (top, left)
+                )
+                pixels.append(self.photos[index][:, rows, columns])
+        crops = to_unit(torch.stack(pixels)) if pixels else None
+        return crops, torch.stack(latents)

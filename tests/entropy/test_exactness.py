@@ -1,0 +1,157 @@
+"""Everything that decides a probability is exact: the same integers for any machine, thread count or batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_codec.entropy import tables
+from diffusion_codec.entropy.coder import LatentCoder
+from diffusion_codec.entropy.fixed_point import FixedPointConv2d, activation
+from diffusion_codec.entropy.model import EntropyModel, SideInformation, table_indices
+from tests.tiny import tiny_codec
+
+SIDE = SideInformation(torch.tensor([[-8, 5, 0, 20]]), torch.tensor([130]))
+
+
+def random_latent(seed: int, size: tuple[int, int], spread: float = 3.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    # from integers: seeded float generators differ between instruction sets
+    return (torch.randint(-1024, 1025, (4, *size), generator=generator) * spread / 512).round().long()
+
+
+def disturbed_model(hyper_channels: int = 0) -> EntropyModel:
+    torch.manual_seed(0)
+    model = EntropyModel(width=8, hyper_channels=hyper_channels, hyper_features=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randint(-1024, 1025, parameter.shape) / 4096)
+    return model
+
+
+def test_tables_are_whole_and_have_no_zero() -> None:
+    stored = tables.gaussian_tables().astype(np.int64)
+    assert stored.shape == (tables.SCALE_LEVELS, tables.MEAN_FRACTIONS, 2 * tables.RADIUS + 2)
+    assert (stored.sum(-1) == tables.TOTAL).all()
+    assert stored.min() >= 1
+
+
+def test_tables_have_the_mean_and_scale_they_are_named_for() -> None:
+    level = 40
+    p = tables.gaussian_tables()[level, 2, :-1] / tables.TOTAL
+    values = np.arange(-tables.RADIUS, tables.RADIUS + 1)
+    mean = (p * values).sum()
+    assert mean == pytest.approx(2 / tables.MEAN_FRACTIONS, abs=0.05)
+    assert np.sqrt((p * (values - mean) ** 2).sum()) == pytest.approx(tables.scales()[level], rel=0.03)
+
+
+def test_convolution_is_exact_whatever_the_order_of_summation() -> None:
+    torch.manual_seed(1)
+    conv = FixedPointConv2d(6, 5, 5).double()
+    x = activation(torch.randn(2, 6, 9, 11, dtype=torch.float64) * 100)
+    whole = conv(x)
+    order = torch.randperm(6)
+    shuffled = FixedPointConv2d(6, 5, 5).double()
+    shuffled.weight.data, shuffled.bias = conv.weight.data[:, order], conv.bias
+    assert torch.equal(whole, shuffled(x[:, order]))
+    assert torch.equal(whole[1:], conv(x[1:]))
+    assert torch.equal(whole * 2**18, (whole * 2**18).round())
+
+
+def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    conv = FixedPointConv2d(3, 2, 5).double()
+    x = activation(torch.randn(1, 3, 40, 11, dtype=torch.float64))
+    whole = conv(x)
+    monkeypatch.setattr("diffusion_codec.entropy.fixed_point.STRIP_ELEMENTS", 3 * 25 * 11 * 7)
+    assert torch.equal(conv(x), whole)
+
+
+@pytest.mark.parametrize("hyper_channels", [0, 3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (16, 9)])
+def test_round_trip(hyper_channels: int, size: tuple[int, int]) -> None:
+    model = disturbed_model(hyper_channels)
+    hyper = None
+    if model.hyperprior is not None:
+        p = model.hyperprior.logits.detach().double().softmax(-1).numpy()
+        hyper = tables.integer_frequencies(p)
+    coder = LatentCoder(model, tables.gaussian_tables(), hyper)
+    for seed, spread in ((0, 0.3), (1, 3.0), (2, 60.0), (3, 3000.0)):
+        z_hat = random_latent(seed, size, spread)
+        streams = coder.encode(z_hat, SIDE)
+        assert torch.equal(coder.decode(streams, size, SIDE), z_hat)
+
+
+def test_bytes_are_what_the_model_estimates() -> None:
+    model = disturbed_model()
+    z_hat = random_latent(5, (64, 64), 1.0)
+    bits, _ = model.bits(
+        z_hat[None].float(), SideInformation(SIDE.alpha_index.float(), SIDE.timestep.float())
+    )
+    size = 8 * len(LatentCoder(model, tables.gaussian_tables(), None).encode(z_hat, SIDE).latent)
+    assert size == pytest.approx(float(bits.detach()), rel=0.01, abs=64)
+
+
+def test_a_context_sees_nothing_it_has_not_decoded() -> None:
+    model = disturbed_model().double()
+    z_hat = random_latent(6, (8, 8)).double()[None]
+    unit = model.unit(z_hat, SIDE)
+    for index in range(8):
+        channel, parity = divmod(index, 2)
+        changed = unit.clone()
+        changed[:, channel + 1 :] += 1
+        if not parity:
+            changed[:, channel] += 1
+        assert torch.equal(model.known(unit, index, None), model.known(changed, index, None))
+
+
+INDICES = """
+import hashlib, sys, torch
+from tests.entropy.test_exactness import SIDE, disturbed_model, random_latent
+from diffusion_codec.entropy.model import table_indices
+torch.set_num_threads(int(sys.argv[1]))
+model, z = disturbed_model().double(), random_latent(7, (24, 40)).double()[None]
+digest = hashlib.sha256()
+with torch.no_grad():
+    for _, mean, log_scale in model.each_pass(z, SIDE, None):
+        for part in table_indices(mean, log_scale):
+            digest.update(part.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+@pytest.mark.parametrize("threads", [1, 8])
+def test_table_indices_are_the_same_for_every_instruction_set(capability: str, threads: int) -> None:
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    command = [sys.executable, "-c", INDICES, str(threads)]
+    root = Path(__file__).parents[2]
+    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == KNOWN_INDICES
+
+
+def test_batch_position_does_not_matter() -> None:
+    model = disturbed_model().double()
+    z = torch.stack([random_latent(seed, (12, 12)) for seed in range(3)]).double()
+    side = SideInformation(SIDE.alpha_index.expand(3, -1), SIDE.timestep.expand(3))
+    with torch.no_grad():
+        together = [table_indices(m, s) for _, m, s in model.each_pass(z, side, None)]
+        alone = [table_indices(m, s) for _, m, s in model.each_pass(z[2:], SIDE, None)]
+    for (mean, level), (mean_alone, level_alone) in zip(together, alone, strict=True):
+        assert torch.equal(mean[2:], mean_alone)
+        assert torch.equal(level[2:], level_alone)
+
+
+def test_weights_file_keeps_the_model(tmp_path: Path) -> None:
+    first = tiny_codec(tmp_path, hyper_channels=2)
+    second = tiny_codec(tmp_path, hyper_channels=2)
+    assert first.weights.fingerprint == second.weights.fingerprint
+    z_hat = random_latent(8, (8, 8))
+    assert first.weights.latent_coder.encode(z_hat, SIDE) == second.weights.latent_coder.encode(z_hat, SIDE)
+
+
+KNOWN_INDICES = "4d150af17fd89cd6f8a97572b358b9174594b16e881b92e57794ece4c3d320dc"

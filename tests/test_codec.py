@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_codec import bitstream
+from diffusion_codec.codec import Codec, lambda_of
+from diffusion_codec.errors import BadInputError
+from tests.tiny import tiny_backbone, tiny_codec
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    return tiny_codec(tmp_path_factory.mktemp("codec"))
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(height * 1000 + width)
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 65), (64, 40)])
+def test_there_and_back(codec: Codec, size: tuple[int, int]) -> None:
+    compressed = codec.compress(picture(*size), quality=70)
+    decompressed = codec.decompress(compressed.data)
+    assert decompressed.pixels.shape == (*size, 3)
+    assert decompressed.pixels.dtype == np.uint8
+    assert decompressed.symbols_sha256 == compressed.symbols_sha256
+    assert not decompressed.grayscale
+
+
+def test_the_same_input_gives_the_same_bytes(codec: Codec) -> None:
+    assert codec.compress(picture(40, 48)).data == codec.compress(picture(40, 48)).data
+
+
+def test_lambda_spans_its_range() -> None:
+    assert lambda_of(0) == 0.25
+    assert lambda_of(100) == 256
+
+
+def test_higher_quality_makes_larger_files(codec: Codec) -> None:
+    sizes = [len(codec.compress(picture(64, 64), quality=q).data) for q in (0, 25, 50, 75, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > sizes[0]
+
+
+def test_size_limit_is_kept_and_nearly_used(codec: Codec) -> None:
+    pixels = picture(128, 128)
+    low, high = (len(codec.compress(pixels, quality=q).data) for q in (0, 100))
+    for limit in np.linspace(low, high, 5).astype(int):
+        size = len(codec.compress_to_size(pixels, int(limit)).data)
+        assert 0.94 * limit <= size <= limit
+
+
+def test_unreachable_size_says_what_is_reachable(codec: Codec) -> None:
+    smallest = len(codec.compress(picture(64, 64), quality=0).data)
+    with pytest.raises(BadInputError, match=f"needs at least {smallest} bytes"):
+        codec.compress_to_size(picture(64, 64), 20)
+
+
+@pytest.mark.parametrize("quality", [-1, 101, float("nan")])
+def test_quality_outside_its_range(codec: Codec, quality: float) -> None:
+    with pytest.raises(BadInputError, match="outside 0 to 100"):
+        codec.compress(picture(8, 8), quality)
+
+
+def test_grey_stays_grey(codec: Codec) -> None:
+    data = codec.compress(picture(16, 16), grayscale=True).data
+    decoded = codec.decompress(data)
+    assert decoded.grayscale
+    assert (decoded.pixels == decoded.pixels[..., :1]).all()
+
+
+def test_a_file_of_other_weights_is_refused(codec: Codec, tmp_path: Path) -> None:
+    data = tiny_codec(tmp_path, seed=1).compress(picture(16, 16)).data
+    with pytest.raises(BadInputError, match="made with codec weights"):
+        codec.decompress(data)
+
+
+def test_another_denoiser_decodes_the_same_symbols(codec: Codec) -> None:
+    other = Codec(tiny_backbone(seed=5), codec.weights)
+    compressed = codec.compress(picture(32, 32))
+    decoded = other.decompress(compressed.data)
+    assert decoded.symbols_sha256 == compressed.symbols_sha256
+    assert not np.array_equal(decoded.pixels, codec.decompress(compressed.data).pixels)
+
+
+def test_another_latent_space_is_refused(codec: Codec) -> None:
+    backbone = tiny_backbone()
+    backbone.latent_space = "elsewhere"
+    with pytest.raises(BadInputError, match="latent space"):
+        Codec(backbone, codec.weights)
+
+
+def test_header_carries_what_p_phi_said(codec: Codec) -> None:
+    header = bitstream.read(codec.compress(picture(24, 56), quality=30).data).header
+    assert (header.width, header.height) == (56, 24)
+    assert header.weights_fingerprint == codec.weights.fingerprint
+    assert 0 < header.timestep < 1000
+
+
+def test_garbage_streams_decode_to_an_error_or_to_symbols_never_to_a_crash(codec: Codec) -> None:
+    file = bitstream.read(codec.compress(picture(64, 64)).data)
+    rng = np.random.default_rng(0)
+    for length in (0, 1, 3, 4, 8, 100):
+        stream = rng.integers(0, 256, length, dtype=np.uint8).tobytes()
+        data = bitstream.write(bitstream.DfcFile(file.header, b"", stream))
+        try:
+            assert codec.decompress(data, steps=0).pixels.shape == (64, 64, 3)
+        except BadInputError as error:
+            assert "stream" in str(error)
+
+
+def test_compress_leaves_the_generator_of_its_caller_alone(codec: Codec) -> None:
+    torch.manual_seed(4)
+    expected = torch.rand(1)
+    torch.manual_seed(4)
+    codec.decompress(codec.compress(picture(8, 8)).data)
+    assert torch.rand(1) == expected

@@ -1,0 +1,151 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.training.autoencoder import AutoencoderConfig, build_autoencoder
+from diffusion_codec.training.cli import read_config
+from diffusion_codec.training.codec import CodecConfig, CodecRecipe
+from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
+from diffusion_codec.training.loop import LoopConfig, NotFiniteError, learning_rate_at, train
+from diffusion_codec.training.photos import LatentCrops
+from tests.tiny import tiny_backbone
+
+
+def crops(size: int = 64) -> LatentCrops:
+    generator = torch.Generator().manual_seed(0)
+    photos = [torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8, generator=generator) for _ in range(3)]
+    latents = [torch.randn(4, 12, 16, generator=generator) for _ in photos]
+    return LatentCrops(photos, latents, size)
+
+
+def codec_recipe(**changes: object) -> CodecRecipe:
+    settings: dict[str, object] = {
+        "steps": 6,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "crop": 64,
+        "warmup_steps": 2,
+    }
+    settings |= {
+        "rate_only_steps": 2,
+        "rate_only_batch_size": 2,
+        "entropy_width": 8,
+        "checkpoint_every": 2,
+        "log_every": 1,
+    }
+    return CodecRecipe(CodecConfig.model_validate(settings | changes), tiny_backbone(), crops())
+
+
+def denoiser_recipe(seed: int = 0) -> DenoiserRecipe:
+    settings = {
+        "steps": 6,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "crop": 64,
+        "widths": (16, 16),
+        "seed": seed,
+    }
+    config = DenoiserConfig.model_validate(
+        settings | {"layers_per_block": 1, "checkpoint_every": 2, "log_every": 2}
+    )
+    return DenoiserRecipe(config, crops().latents)
+
+
+@pytest.mark.parametrize("make", [codec_recipe, denoiser_recipe])
+def test_resumed_equals_uninterrupted(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    whole = train(make(), tmp_path / "whole")
+    train(make(), tmp_path / "parts", stop_after=3)
+    parts = train(make(), tmp_path / "parts")
+    assert parts.step == whole.step == 6
+    for name, value in whole.parameters.items():
+        assert torch.equal(value, parts.parameters[name]), name
+        assert torch.equal(whole.ema[name], parts.ema[name]), name
+
+
+def test_curves_have_each_row_once_after_a_resume(tmp_path: Path) -> None:
+    train(codec_recipe(), tmp_path, stop_after=3)
+    train(codec_recipe(), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_backbone_does_not_change(tmp_path: Path) -> None:
+    recipe = codec_recipe()
+    before = recipe.backbone.weights_hash()
+    train(recipe, tmp_path)
+    assert recipe.backbone.weights_hash() == before
+
+
+def test_every_trainable_parameter_gets_a_gradient() -> None:
+    recipe = codec_recipe(hyper_channels=2)
+    with torch.no_grad():  # zero-initialised outputs hide what lies before them
+        for parameter in recipe.model.parameters():
+            parameter.add_(0.02 * (torch.rand_like(parameter) - 0.5))
+        recipe.model.entropy.hyperprior.analysis[-1].weight.mul_(50)  # hyper symbols other than 0
+    recipe.losses(3, torch.Generator().manual_seed(0))["loss"].backward()  # type: ignore[no-untyped-call]
+    missing = [n for n, p in recipe.model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert missing == []
+
+
+def test_first_stage_trains_the_entropy_model_only() -> None:
+    recipe = codec_recipe()
+    recipe.losses(0, torch.Generator().manual_seed(0))["loss"].backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None for p in recipe.model.parameter_estimation.parameters())
+
+
+class Exploding:
+    def __init__(self) -> None:
+        self.config = LoopConfig(steps=5, batch_size=1, learning_rate=1e-3, log_every=1)
+        self.model: nn.Module = nn.Linear(1, 1)
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": self.model(torch.ones(1, 1)).sum() / (3 - step)}
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_state(tmp_path: Path) -> None:
+    with pytest.raises(NotFiniteError, match="step 3"):
+        train(Exploding(), tmp_path)
+    assert (tmp_path / "state.safetensors").exists()
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    config = LoopConfig(steps=100, batch_size=1, learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate_at(step, config) for step in range(100)]
+    assert rates[0] == 0.1
+    assert max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model"),
+    [("autoencoder", AutoencoderConfig), ("denoiser", DenoiserConfig), ("codec", CodecConfig)],
+)
+@pytest.mark.parametrize("name", ["full", "cpu", "smoke"])
+def test_shipped_configurations_are_valid(recipe: str, model: type[LoopConfig], name: str) -> None:
+    assert read_config(recipe, name, model).steps > 0
+
+
+def test_an_unknown_key_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("steps: 1\nbatch_size: 1\nlearning_rate: 1\nlerning_rate: 2\n")
+    with pytest.raises(BadInputError, match="lerning_rate"):
+        read_config("denoiser", str(path), DenoiserConfig)
+
+
+def test_autoencoder_of_the_configured_shape() -> None:
+    config = AutoencoderConfig(
+        steps=1,
+        batch_size=1,
+        learning_rate=1,
+        width=8,
+        encoder_blocks=(0, 1, 1, 1),
+        decoder_blocks=(1, 1, 1, 0),
+    )
+    model = build_autoencoder(config)
+    y = model.encode(torch.zeros(1, 3, 32, 48)).latents
+    assert y.shape == (1, 4, 4, 6)
+    assert model.decode(y).sample.shape == (1, 3, 32, 48)
