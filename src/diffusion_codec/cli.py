@@ -366,3 +366,7 @@ def _say(message: str) -> None:
 def _fail(message: str) -> NoReturn:
     _say(f"error: {message}")
     sys.exit(1)
+
+
+add_lazy_group("train", "diffusion_codec.training.cli:app", "Train the small backbone and the codec's own networks.")
+add_lazy_group("evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates.")

@@ -1,8 +1,8 @@
 """The codec on one page: the paper's pipeline in the paper's symbols.
 
-x --E--> y --affine--> z --round--> z_hat --entropy coding--> file --> z_hat --inverse--> y_hat --DDIM--> y_0 --D--> x_hat
-         |   ^                        ^                                ^        ^          ^
-         +-P_phi(y, lambda)-----------+------ gamma = (alpha, beta), t ---------+----------+
+x --E--> y --affine--> z --round--> z_hat --coder--> file --coder--> z_hat --inverse--> y_hat --DDIM--> y_0 --D--> x_hat
+         |                ^                                               ^                ^
+         +--P_phi(y, lambda): gamma = (alpha, beta) ----------------------+, and t --------+
 """
 
 import hashlib
@@ -241,7 +241,7 @@ def _side_information(header: Header) -> SideInformation:
 def _from_pixels(pixels: np.ndarray) -> Tensor:
     """uint8 (H, W, 3) -> float (1, 3, H', W') in -1..1, the border repeated up to multiples of 8."""
     height, width = pixels.shape[:2]
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 
 

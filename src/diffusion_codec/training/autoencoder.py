@@ -5,14 +5,15 @@ learns to bring the photograph back from the encoder's latents, for fidelity (L1
 loss does not reach the encoder: it would pull the latents away from Stable Diffusion's.
 """
 
-from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_codec.metrics import perceptual_loss
+from diffusion_codec.metrics.trunks import Net
 from diffusion_codec.training.loop import LoopConfig
 from diffusion_codec.training.photos import LatentCrops
 
@@ -27,7 +28,7 @@ class AutoencoderConfig(LoopConfig):
     l2_weight: float = 0.0
     perceptual_weight: float = 0.2
     perceptual_from_step: int = 0
-    perceptual_net: str = "squeeze"
+    perceptual_net: Net = "squeeze"
     latent_noise: float = 0.0
 
 
@@ -51,9 +52,9 @@ class AutoencoderRecipe:
     ):
         self.config, self.device = config, device
         torch.manual_seed(config.seed)
-        self.model: nn.Module = build_autoencoder(config).to(device, memory_format=torch.channels_last)
+        self.model: Any = build_autoencoder(config).to(device, memory_format=torch.channels_last)
         self.crops = LatentCrops(photos, latents, config.crop)
-        self.perceptual = perceptual_loss(config.perceptual_net).to(device, memory_format=torch.channels_last)
+        self.perceptual = perceptual_loss(config.perceptual_net).to(device)
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         config = self.config
@@ -75,9 +76,3 @@ class AutoencoderRecipe:
             terms["perceptual"] = self.perceptual(decoded, pixels).float().mean()
             loss = loss + config.perceptual_weight * terms["perceptual"]
         return {"loss": loss, **terms}
-
-
-def save_autoencoder(model: AutoencoderTiny, folder: Path) -> None:
-    """Write ``folder`` in the diffusers layout, weights in half precision."""
-    AutoencoderTiny.from_config(model.config).half().load_state_dict(model.state_dict())
-    model.half().save_pretrained(folder)

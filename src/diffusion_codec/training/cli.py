@@ -1,4 +1,4 @@
-"""``diffusion-codec train autoencoder | denoiser | codec``."""
+"""``diffusion-codec train autoencoder | denoiser | codec | export``."""
 
 from importlib import resources
 from pathlib import Path
@@ -8,9 +8,22 @@ import torch
 import typer
 import yaml
 from pydantic import ValidationError
+from torch import Tensor
 
+from diffusion_codec import datasets
+from diffusion_codec.backbone import Backbone
+from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.fetch import locate
+from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
+from diffusion_codec.training.card import denoising, model_card, round_trip
+from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops
+from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
+from diffusion_codec.training.export import export_backbone, export_codec, load_autoencoder
+from diffusion_codec.training.latents import cached_latents, load_taesd
 from diffusion_codec.training.loop import LoopConfig, train
+from diffusion_codec.training.photos import LatentCrops, load_photos
+from diffusion_codec.training.septuplets import SeptupletCropsWithLatents, spread_frames
 
 app = typer.Typer(help="Train the small backbone and the codec's own networks.", no_args_is_help=True)
 Config = TypeVar("Config", bound=LoopConfig)
@@ -51,14 +64,14 @@ def read_config(recipe: str, name: str, model: type[Config]) -> Config:
         raise BadInputError(f"{path}: {problems}") from None
 
 
-def _photos_and_latents(photos: Path | None, teacher: Path | None, out: Path, limit: int | None, device: str):  # type: ignore[no-untyped-def]
-    from diffusion_codec.fetch import locate
-    from diffusion_codec.training.photos import load_photos
-    from diffusion_codec.training.teacher import teacher_latents
+def _photos(folder: Path | None, limit: int | None) -> list[Tensor]:
+    return load_photos(folder or locate("train-photos").path, limit)
 
-    pixels = load_photos(photos or locate("train-photos").path, limit)
-    cache = out.parent / "cache" / f"teacher-{len(pixels)}.safetensors"
-    return pixels, teacher_latents(pixels, teacher or locate("taesd").path, cache, device)
+
+def _teacher_latents(photos: list[Tensor], teacher: Path | None, out: Path, device: str) -> list[Tensor]:
+    model = load_taesd(teacher or locate("taesd").path).to(device, memory_format=torch.channels_last)
+    cache = out.parent / "cache" / f"teacher-{len(photos)}.safetensors"
+    return cached_latents(lambda x: model.encode(x).latents, photos, cache, device)
 
 
 @app.command()
@@ -71,10 +84,9 @@ def autoencoder(
     stop_after: StopOption = None,
 ) -> None:
     """Encoder by latent distillation, decoder by reconstruction."""
-    from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
-
     settings = read_config("autoencoder", config, AutoencoderConfig)
-    pixels, latents = _photos_and_latents(photos, teacher, out, settings.photos_limit, device)
+    pixels = _photos(photos, settings.photos_limit)
+    latents = _teacher_latents(pixels, teacher, out, device)
     train(AutoencoderRecipe(settings, pixels, latents, device), out, stop_after)
 
 
@@ -84,17 +96,83 @@ def denoiser(
     config: ConfigOption = "cpu",
     photos: PhotosOption = None,
     teacher: TeacherOption = None,
+    autoencoder: Annotated[
+        Path | None,
+        typer.Option(help="Run of the autoencoder recipe whose latents to learn (default: the teacher's)."),
+    ] = None,
     device: DeviceOption = "cpu",
     stop_after: StopOption = None,
 ) -> None:
     """Epsilon-prediction on Stable Diffusion's schedule."""
-    from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
-
     settings = read_config("denoiser", config, DenoiserConfig)
-    _, latents = _photos_and_latents(photos, teacher, out, settings.photos_limit, device)
+    pixels = _photos(photos, settings.photos_limit)
+    if autoencoder is None:
+        latents = _teacher_latents(pixels, teacher, out, device)
+    else:
+        model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
+        latents = cached_latents(lambda x: model.encode(x).latents, pixels, None, device)
     train(DenoiserRecipe(settings, latents, device), out, stop_after)
 
 
-def set_threads(count: int) -> None:
-    """Limit PyTorch's threads, so that two recipes can share a machine."""
-    torch.set_num_threads(count)
+@app.command()
+def codec(
+    out: OutOption,
+    config: ConfigOption = "cpu",
+    backbone: Annotated[str, typer.Option(help="Embedded backbone or folder; it stays frozen.")] = "mini",
+    septuplets: Annotated[
+        str, typer.Option(help="Vimeo-90k by its name in the manifest.")
+    ] = "vimeo90k-septuplet",
+    photos: PhotosOption = None,
+    frames: Annotated[
+        int, typer.Option(help="With --photos: frames of each training septuplet to add to them.")
+    ] = 3,
+    device: DeviceOption = "cpu",
+    stop_after: StopOption = None,
+) -> None:
+    """P_phi and the entropy model; all that the paper trains."""
+    settings = read_config("codec", config, CodecConfig)
+    frozen_backbone = Backbone.from_pretrained(backbone, device)
+    data = Septuplets.named(septuplets, "train")
+    crops: Crops = SeptupletCropsWithLatents(data, frozen_backbone, settings.crop)
+    if photos is not None:
+        pixels = [*_photos(photos, settings.photos_limit), *spread_frames(data, frames)]
+        latents = cached_latents(frozen_backbone.encode, pixels, None, device)
+        crops = LatentCrops(pixels, latents, settings.crop)
+    train(CodecRecipe(settings, frozen_backbone, crops, device), out, stop_after)
+
+
+@app.command()
+def export(
+    autoencoder: Annotated[Path, typer.Option(help="Run of the autoencoder recipe.")],
+    denoiser: Annotated[Path, typer.Option(help="Run of the denoiser recipe.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new backbone.")],
+    name: str = "mini",
+) -> None:
+    """Write a backbone folder (half precision, diffusers layout) from two runs."""
+    export_backbone(autoencoder, denoiser, out, name)
+
+
+@app.command()
+def export_codec_weights(
+    run: Annotated[Path, typer.Option(help="Run of the codec recipe.")],
+    out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+) -> None:
+    """Write codec weights (P_phi, entropy model in integers, probability tables) from a run."""
+    export_codec(run, out)
+
+
+@app.command()
+def card(
+    folder: Annotated[
+        Path, typer.Argument(help="Backbone folder made by export; the card is its README.md.")
+    ],
+    hardware: Annotated[str, typer.Option(help="What it was trained on, in words.")],
+    dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
+    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = None,
+) -> None:
+    """Measure a backbone's weights and write its model card."""
+    images = datasets.load(dataset, limit)
+    backbone = Backbone.from_pretrained(folder)
+    trip = round_trip(backbone, images, load_taesd(locate("taesd").path))
+    table = denoising(backbone, images)
+    (folder / "README.md").write_text(model_card(folder, trip, table, images, hardware))

@@ -9,17 +9,17 @@ wrong odds where steps are coarse.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_codec import quantization
 from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.model import EntropyModel, SideInformation
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
 from diffusion_codec.training.loop import LoopConfig
-from diffusion_codec.training.photos import LatentCrops
 
 
 class CodecConfig(LoopConfig):
@@ -49,13 +49,20 @@ class CodecModel(nn.Module):
         self.entropy = EntropyModel(config.entropy_width, config.hyper_channels, config.hyper_features)
 
 
+class Crops(Protocol):
+    """Where a batch comes from."""
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor | None, Tensor]:
+        """Pixels in -1..1 and their latents."""
+
+
 class CodecRecipe:
     """Rate-distortion training; no parameter of ``backbone`` changes."""
 
-    def __init__(self, config: CodecConfig, backbone: Backbone, crops: LatentCrops, device: str = "cpu"):
+    def __init__(self, config: CodecConfig, backbone: Backbone, crops: Crops, device: str = "cpu"):
         self.config, self.backbone, self.crops, self.device = config, backbone, crops, device
         torch.manual_seed(config.seed)
-        self.model: nn.Module = CodecModel(config).to(device)
+        self.model: CodecModel = CodecModel(config).to(device)
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         config = self.config
@@ -77,7 +84,8 @@ class CodecRecipe:
             return {"loss": terms["bpp"], **terms}
         with torch.autocast(y.device.type, enabled=False), frozen(self.model.entropy):
             noisy = quantization.add_uniform_noise(z, generator)
-            rate = sum(self.model.entropy.bits(noisy, side, generator)) / pixels
+            noisy_latent, noisy_hyper = self.model.entropy.bits(noisy, side, generator)
+            rate = (noisy_latent + noisy_hyper) / pixels
         assert x is not None
         squared_error = self._squared_error(x.to(self.device), z, alpha, beta, t)
         terms |= {"mse": squared_error.mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
@@ -113,3 +121,10 @@ def frozen(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.requires_grad_(True)
+
+
+def warm_start(recipe: CodecRecipe, weights: CodecWeights) -> None:
+    """Begin from trained codec weights of the same shape instead of from nothing."""
+    model = recipe.model
+    model.parameter_estimation.load_state_dict(weights.parameter_estimation.state_dict())
+    model.entropy.load_state_dict(weights.latent_coder.model.state_dict())

@@ -45,8 +45,13 @@ class LoopConfig(BaseModel):
 class Recipe(Protocol):
     """What a recipe gives the loop."""
 
-    config: LoopConfig
-    model: nn.Module
+    @property
+    def config(self) -> LoopConfig:
+        """Length, pace and precision."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss terms of one batch; the entry ``loss`` is minimised, the others are logged."""

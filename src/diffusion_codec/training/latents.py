@@ -1,5 +1,9 @@
-"""The teacher whose latent space ``mini`` learns to speak: TAESD, the published tiny autoencoder of SD-1.x latents."""
+"""Latents of the training photographs, computed once and cached; and the teacher that makes the first ones.
 
+The teacher is TAESD, the published tiny autoencoder of SD-1.x latents: ``mini`` learns its latent space from it.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,25 +33,31 @@ def load_taesd(folder: Path) -> AutoencoderTiny:
 
 
 @torch.no_grad()
-def teacher_latents(
-    photos: list[Tensor], teacher_folder: Path, cache: Path, device: str = "cpu"
+def cached_latents(
+    encode: Callable[[Tensor], Tensor], photos: list[Tensor], cache: Path | None = None, device: str = "cpu"
 ) -> list[Tensor]:
-    """The teacher's latents of whole photographs, float16 (4, H/8, W/8), computed once and kept in ``cache``."""
-    if cache.exists():
+    """Latents of whole photographs, float16 (4, H/8, W/8) each, computed once and kept in ``cache``.
+
+    Args:
+        encode: (1, 3, H, W) in -1..1 -> (1, 4, H/8, W/8); run in bfloat16.
+
+    Raises:
+        BadInputError: the cache is of other photographs.
+    """
+    if cache is not None and cache.exists():
         stored = load_file(cache)
-        latents = [stored[f"{i:06d}"] for i in range(len(stored))]
-        shapes = [(4, p.shape[1] // 8, p.shape[2] // 8) for p in photos]
-        if [tuple(y.shape) for y in latents] != shapes:
+        latents = [stored[name] for name in sorted(stored)]
+        if [y.shape[1:] for y in latents] != [(p.shape[1] // 8, p.shape[2] // 8) for p in photos]:
             raise BadInputError(f"{cache} holds the latents of other photographs; remove it")
         return latents
-    teacher = load_taesd(teacher_folder).to(device, memory_format=torch.channels_last)
     latents = []
     for photo in photos:
+        x = to_unit(photo[None].to(device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-            encoded = teacher.encode(to_unit(photo[None].to(device))).latents
-        latents.append(encoded[0].half().cpu().contiguous())
-    part = cache.with_suffix(".part")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    save_file({f"{i:06d}": y for i, y in enumerate(latents)}, part)
-    part.replace(cache)
+            latents.append(encode(x)[0].half().cpu().contiguous())
+    if cache is not None:
+        part = cache.with_suffix(".part")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save_file({f"{i:06d}": y for i, y in enumerate(latents)}, part)
+        part.replace(cache)
     return latents

@@ -1,0 +1,111 @@
+"""The model card of a backbone: how it was trained, and what its weights measure on Kodak."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_codec import metrics
+from diffusion_codec.backbone import Backbone
+from diffusion_codec.datasets import ImageDataset
+from diffusion_codec.quantization import matched_step
+
+TIMESTEPS = (20, 50, 100, 200, 300, 400)
+
+
+def _to_tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def _to_pixels(x: Tensor) -> np.ndarray:
+    pixels: np.ndarray = ((x[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+@torch.inference_mode()
+def round_trip(backbone: Backbone, dataset: ImageDataset, teacher: Any = None) -> dict[str, float]:
+    """Means over images: PSNR and LPIPS of D(E(x)), and the latents' correlation with the teacher's, by channel."""
+    rows, ours, theirs = [], [], []
+    for item in dataset:
+        pixels = item.pixels()
+        x = _to_tensor(pixels)
+        y = backbone.encode(x)
+        decoded = _to_pixels(backbone.decode(y))
+        rows.append([metrics.get(name)(pixels, decoded) for name in ("psnr", "lpips-alex", "lpips-squeeze")])
+        if teacher is not None:
+            ours.append(y[0].flatten(1))
+            theirs.append(teacher.encode(x).latents[0].flatten(1))
+    result = dict(zip(("psnr", "lpips-alex", "lpips-squeeze"), np.mean(rows, 0).tolist(), strict=True))
+    if teacher is not None:
+        pairs = zip(torch.cat(ours, 1).numpy(), torch.cat(theirs, 1).numpy(), strict=True)
+        result |= {
+            f"correlation of channel {c}": float(np.corrcoef(a, b)[0, 1]) for c, (a, b) in enumerate(pairs)
+        }
+    return result
+
+
+@torch.inference_mode()
+def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list[dict[str, float]]:
+    """For each t: latents rounded at the matched step, decoded as they are and after ``steps`` DDIM steps."""
+    table = []
+    for timestep in TIMESTEPS:
+        t = torch.tensor([float(timestep)])
+        step = matched_step(t)
+        rows = []
+        for item in dataset:
+            pixels = item.pixels()
+            y = backbone.encode(_to_tensor(pixels))
+            y_hat = step * (y / step).round()
+            row = []
+            for latent in (y_hat, backbone.denoise(y_hat, t, steps)):
+                decoded = _to_pixels(backbone.decode(latent))
+                row += [metrics.get(name)(pixels, decoded) for name in ("psnr", "lpips-alex")]
+            rows.append(row)
+        names = ("psnr", "lpips-alex", "denoised psnr", "denoised lpips-alex")
+        means = dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
+        table.append({"t": float(timestep), "step": float(step), **means})
+    return table
+
+
+def model_card(
+    folder: Path, trip: dict[str, float], table: list[dict[str, float]], dataset: ImageDataset, hardware: str
+) -> str:
+    """The card as Markdown; every number is measured or read from ``training.json``."""
+    history = json.loads((folder / "training.json").read_text())
+    size = sum(p.stat().st_size for p in folder.rglob("*.safetensors")) / 1e6
+    lines = [
+        f"# {folder.name}: a small latent diffusion model that stands in for Stable Diffusion",
+        "",
+        "An `AutoencoderTiny` that learned Stable Diffusion 1.x's latents from TAESD, and a convolutional",
+        "`UNet2DConditionModel` on Stable Diffusion's noise schedule, both trained from nothing by this project.",
+        f"Half precision, {size:.1f} MB in all. It is no foundation model: its numbers are its own.",
+        "",
+        "## Training",
+        "",
+        f"Hardware: {hardware}. Data: 1,508 photographs, short side 368 px or less (data set `train-photos`",
+        "of `data/manifest.toml`; research use), none of them in an evaluation set (a test compares hashes).",
+        "",
+        "| part | steps | batch | crop | hours of computing | last losses |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part, run in history.items():
+        config, losses = run["config"], ", ".join(f"{k} {v:.4f}" for k, v in run["losses"].items())
+        lines.append(
+            f"| {part} | {run['steps']} | {config['batch_size']} | {config['crop']} px | {run['hours']} | {losses} |"
+        )
+    lines += ["", f"## Measured on {dataset.name} ({len(dataset)} images), mean over images", ""]
+    lines += ["Round trip without quantisation:", "", "| measure | value |", "|---|---|"]
+    lines += [f"| {name} | {value:.4g} |" for name, value in trip.items()]
+    lines += [
+        "",
+        "Latents rounded at the step matched to t, decoded as they are and after one denoising step:",
+        "",
+    ]
+    names = list(table[0])
+    lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(f"{row[name]:.4g}" for name in names) + " |" for row in table]
+    lines += ["", "Made by `diffusion-codec train card`.", ""]
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""From training states to the files that ship: ``weights/mini`` and ``weights/codec``."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from diffusion_codec import codec_weights
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.schedule import STABLE_DIFFUSION
+from diffusion_codec.training.autoencoder import AutoencoderConfig, build_autoencoder
+from diffusion_codec.training.codec import CodecConfig, CodecModel
+from diffusion_codec.training.denoiser import DenoiserConfig, build_denoiser
+
+LATENT_SPACE = "stable-diffusion-1"
+
+
+def averaged_weights(run: Path, model: nn.Module) -> nn.Module:
+    """``model`` with the moving average of the run's last checkpoint.
+
+    Raises:
+        BadInputError: the folder holds no checkpoint of this model.
+    """
+    path = run / "state.safetensors"
+    if not path.is_file():
+        raise BadInputError(f"{run} holds no checkpoint; train first")
+    with safe_open(path, "pt") as file:
+        names = [n for n in file.keys() if n.startswith("ema.")]  # noqa: SIM118
+        state = {n.removeprefix("ema."): file.get_tensor(n) for n in names}
+    missing = model.load_state_dict(state, strict=False)
+    if missing.missing_keys or missing.unexpected_keys:
+        raise BadInputError(f"{path} is of another shape than its config.json says")
+    return model.eval().requires_grad_(False)
+
+
+def _config(run: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((run / "config.json").read_text())
+    return value
+
+
+def load_autoencoder(run: Path) -> Any:
+    """The autoencoder of a run, float32."""
+    return averaged_weights(run, build_autoencoder(AutoencoderConfig.model_validate(_config(run))))
+
+
+def load_denoiser(run: Path) -> Any:
+    """The denoiser of a run, float32."""
+    return averaged_weights(run, build_denoiser(DenoiserConfig.model_validate(_config(run))))
+
+
+def export_backbone(autoencoder: Path, denoiser: Path, folder: Path, name: str = "mini") -> None:
+    """Write the diffusers layout of :mod:`diffusion_codec.backbone`, weights in half precision.
+
+    ``training.json`` beside it keeps how both parts were trained, for the model card.
+    """
+    load_autoencoder(autoencoder).half().save_pretrained(folder / "vae")
+    config = folder / "vae" / "config.json"
+    # diffusers writes this key and warns when it reads it
+    kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "block_out_channels"}
+    config.write_text(json.dumps(kept, indent=1))
+    load_denoiser(denoiser).half().save_pretrained(folder / "unet")
+    prediction = DenoiserConfig.model_validate(_config(denoiser)).prediction
+    scheduler = DDIMScheduler(
+        beta_start=STABLE_DIFFUSION.beta_start,
+        beta_end=STABLE_DIFFUSION.beta_end,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        prediction_type=prediction,
+    )
+    scheduler.save_pretrained(folder / "scheduler")
+    (folder / "backbone.json").write_text(json.dumps({"name": name, "latent_space": LATENT_SPACE}, indent=1))
+    save_file({"embedding": torch.zeros(1, 1, 1)}, folder / "empty_prompt.safetensors")
+    history = {"autoencoder": run_history(autoencoder), "denoiser": run_history(denoiser)}
+    (folder / "training.json").write_text(json.dumps(history, indent=1))
+
+
+def run_history(run: Path) -> dict[str, Any]:
+    """Configuration, steps done, hours of computing (from the logged speeds) and last losses of a run."""
+    with (run / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    seconds, before = 0.0, 0
+    for row in rows:
+        seconds += (int(row["step"]) - before) / float(row["steps_per_second"])
+        before = int(row["step"])
+    last = {k: float(v) for k, v in rows[-1].items() if v and k not in ("step", "steps_per_second")}
+    return {"config": _config(run), "steps": before, "hours": round(seconds / 3600, 2), "losses": last}
+
+
+def export_codec(run: Path, path: Path) -> None:
+    """Write the codec's own weights."""
+    config = CodecConfig.model_validate(_config(run))
+    model = CodecModel(config)
+    averaged_weights(run, model)
+    variant = "tied" if config.tied else "independent"
+    codec_weights.save(
+        path, model.parameter_estimation, model.entropy, latent_space=LATENT_SPACE, variant=variant
+    )

@@ -1,0 +1,79 @@
+"""The three recipes and the exports by their commands, smoke configurations, start to finish."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffusion_codec import codec_weights, fetch
+from diffusion_codec.backbone import Backbone
+from diffusion_codec.codec import Codec
+from diffusion_codec.training.cli import app
+from diffusion_codec.training.latents import load_taesd
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (80, 96 + 8 * index, 3), dtype=np.uint8)).save(
+            folder / f"{index}.png"
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Path:
+    located = fetch.store().find("taesd")
+    if located is None:
+        pytest.skip("TAESD is neither in the mirror nor in the cache")
+    return located.path
+
+
+def run(*words: object) -> None:
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_new_backbone_and_its_codec_from_photographs(photos: Path, teacher: Path, tmp_path: Path) -> None:
+    common = ("--config", "smoke", "--photos", photos)
+    run("autoencoder", *common, "--teacher", teacher, "--out", tmp_path / "autoencoder")
+    run("denoiser", *common, "--autoencoder", tmp_path / "autoencoder", "--out", tmp_path / "denoiser")
+    runs = ("--autoencoder", tmp_path / "autoencoder", "--denoiser", tmp_path / "denoiser")
+    run("export", *runs, "--out", tmp_path / "backbone")
+    backbone = Backbone.from_pretrained(tmp_path / "backbone")
+    assert backbone.name == "mini"
+
+    data = ("--septuplets", "vimeo90k-septuplet-48", "--backbone", tmp_path / "backbone")
+    run("codec", *common, *data, "--frames", 1, "--out", tmp_path / "codec")
+    run("export-codec-weights", "--run", tmp_path / "codec", "--out", tmp_path / "codec.safetensors")
+    codec = Codec(backbone, codec_weights.load(tmp_path / "codec.safetensors"))
+    pixels = np.asarray(Image.open(photos / "0.png"))
+    compressed = codec.compress(pixels)
+    assert codec.decompress(compressed.data).symbols_sha256 == compressed.symbols_sha256
+
+
+def test_septuplets_alone_as_the_paper_trains(tmp_path: Path) -> None:
+    if fetch.store().find("vimeo90k-septuplet-48") is None:
+        pytest.skip("the Vimeo-90k sample is not in the mirror")
+    out = ("--out", tmp_path / "codec")
+    run("codec", "--config", "smoke", "--septuplets", "vimeo90k-septuplet-48", *out)
+    assert (tmp_path / "codec" / "state.safetensors").is_file()
+
+
+def test_teacher_reproduces_its_published_round_trip(teacher: Path) -> None:
+    found = fetch.store().find("kodak")
+    if found is None:
+        pytest.skip("Kodak is neither in the mirror nor in the cache")
+    import torch
+
+    pixels = np.asarray(Image.open(next(found.path.glob("*23.png"))).convert("RGB"))
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    model = load_taesd(teacher)
+    with torch.no_grad():
+        decoded = model.decode(model.encode(x).latents).sample.clamp(-1, 1)
+    psnr = float(-10 * torch.log10(((decoded - x) / 2).square().mean()))
+    assert 26.5 < psnr < 29.5  # a swapped layer gives less than 15
