@@ -53,10 +53,12 @@ class Backbone(nn.Module):
     Latents are scaled by the autoencoder's ``scaling_factor``: what the denoiser sees at t = 0.
     """
 
+    empty_prompt: Tensor
+
     def __init__(
         self,
-        vae: nn.Module,
-        unet: nn.Module,
+        vae: AutoencoderTiny | AutoencoderKL,
+        unet: UNet2DConditionModel,
         schedule: NoiseSchedule,
         empty_prompt: Tensor,
         *,
@@ -87,8 +89,8 @@ class Backbone(nn.Module):
         unet = _load_part(UNet2DConditionModel, folder / "unet")
         if unet.config.in_channels != 4 or vae.config.latent_channels != 4:
             raise BadInputError(
-                f"{folder}: the codec works on 4 latent channels; this model has {vae.config.latent_channels} "
-                f"(autoencoder) and {unet.config.in_channels} (denoiser)"
+                f"{folder}: the codec works on 4 latent channels; this model has "
+                f"{vae.config.latent_channels} (autoencoder) and {unet.config.in_channels} (denoiser)"
             )
         scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
         about = _read_json(folder / "backbone.json")
@@ -102,7 +104,9 @@ class Backbone(nn.Module):
             name=about["name"],
             latent_space=about["latent_space"],
         )
-        return backbone.to(device, memory_format=torch.channels_last)
+        # the stubs of torch do not know this overload
+        backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -146,8 +150,8 @@ class Backbone(nn.Module):
     def denoise(self, y_hat: Tensor, t: Tensor, steps: int) -> Tensor:
         """The reverse process from t to 0 in ``steps`` DDIM steps (Song et al. 2021, eta = 0).
 
-        On the scale of y the DDIM step is y <- y + (sigma_next - sigma) eps_theta(y, sigma): Euler's method on the
-        probability flow. The last sigma is 0. ``steps`` = 0 returns y_hat.
+        On the scale of y the DDIM step is y <- y + (sigma_next - sigma) eps_theta(y, sigma): Euler's method
+        on the probability flow. The last sigma is 0. ``steps`` = 0 returns y_hat.
         """
         y = y_hat
         for i in range(steps):
@@ -167,12 +171,13 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
     def _encode(self, x: Tensor) -> Tensor:
-        if isinstance(self.vae, AutoencoderTiny):
-            return self.vae.encode(x).latents * self.scaling_factor
-        return self.vae.encode(x).latent_dist.mode() * self.scaling_factor
+        encoded = self.vae.encode(x)
+        y: Tensor = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+        return y * self.scaling_factor
 
     def _decode(self, y: Tensor) -> Tensor:
-        return self.vae.decode(y / self.scaling_factor).sample
+        x: Tensor = self.vae.decode(y / self.scaling_factor).sample
+        return x
 
     def _run_unet(self, y_t: Tensor, t: Tensor) -> Tensor:
         """The denoiser on latents of any size: padded to what its downsampling needs, cropped after."""
@@ -184,7 +189,8 @@ class Backbone(nn.Module):
 
         def network(part: Tensor) -> Tensor:
             prompt = self.empty_prompt.to(part.dtype).expand(len(part), -1, -1)
-            return self.unet(part, t, prompt, return_dict=False)[0]
+            predicted: Tensor = self.unet(part, t, prompt, return_dict=False)[0]
+            return predicted
 
         out = tiled(network, padded, tile=LATENT_TILE, overlap=LATENT_OVERLAP, scale=1, align=multiple)
         return out[..., :height, :width]

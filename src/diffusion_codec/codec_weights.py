@@ -1,7 +1,7 @@
 """What the codec learned: P_phi, the entropy model and its integer tables, as one safetensors file.
 
-Numbers on the fixed-point grid are stored as integers (int16 weights, int32 biases). The fingerprint of a .dfc file is
-the start of the SHA-256 of this file.
+Numbers on the fixed-point grid are stored as integers (int16 weights, int32 biases). The fingerprint of a
+.dfc file is the start of the SHA-256 of this file.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ FINGERPRINT_BYTES = 4
 class CodecWeights:
     """The trained parts of the codec.
 
-    ``fingerprint`` is the start of the file's SHA-256; ``latent_space`` names the backbones it serves; ``variant`` says
-    which published choice it makes.
+    ``fingerprint`` is the start of the file's SHA-256; ``latent_space`` names the backbones it serves;
+    ``variant`` says which published choice it makes.
     """
 
     parameter_estimation: ParameterEstimation

@@ -1,4 +1,4 @@
-"""P_phi: one small network from latents and lambda to the quantisation parameters and the diffusion timestep."""
+"""P_phi: one small network from latents and lambda to quantisation parameters and diffusion timestep."""
 
 from typing import NamedTuple
 
@@ -23,11 +23,12 @@ class Parameters(NamedTuple):
 class ParameterEstimation(nn.Module):
     """(gamma, t) = P_phi(y, lambda).
 
-    The shape is the public attempt's: the latent and a constant plane of log2 lambda; three strided 3x3 convolutions
-    5-64-128-256 with SiLU; a 3x3 convolution to 9; the mean over space. The nine numbers are offsets from a starting
-    point that an untrained network already gets right: a step that falls with sqrt(lambda), beta = 0, and the t at
-    which the model's noise matches the rounding error. alpha and t stay independent, as in the paper; ``tied`` drops
-    the offset of t and gives all channels one alpha, as in the follow-up.
+    The shape is the public attempt's: the latent and a constant plane of log2 lambda; three strided 3x3
+    convolutions 5-64-128-256 with SiLU; a 3x3 convolution to 9; the mean over space. The nine numbers are
+    offsets from a starting point that an untrained network already gets right: a step that falls with
+    sqrt(lambda), beta = 0, and the t at which the model's noise matches the rounding error. alpha and t stay
+    independent, as in the paper; ``tied`` drops the offset of t and gives all channels one alpha, as in the
+    follow-up.
     """
 
     def __init__(self, tied: bool = False):
@@ -43,8 +44,8 @@ class ParameterEstimation(nn.Module):
             nn.SiLU(),
             nn.Conv2d(256, 2 * CHANNELS + 1, 3, padding=1),
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        for last in self.layers[-1].parameters():
+            nn.init.zeros_(last)
         self.log2_step_at_lambda_1 = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, y: Tensor, lambda_: Tensor) -> Parameters:

@@ -1,7 +1,7 @@
 """Quantisation as the codec does it, and the noise level it stands for.
 
-The affine transform and rounding are the paper's (eqs. of section 3); the dithered variant is universal quantisation
-(Ziv 1985; Zamir and Feder 1992), the 2025 follow-up's remedy for its third gap.
+The affine transform and rounding are the paper's (eqs. of section 3); the dithered variant is universal
+quantisation (Ziv 1985; Zamir and Feder 1992), the 2025 follow-up's remedy for its third gap.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ DITHER_LEVELS = 256
 
 
 def matched_step(t: torch.Tensor, schedule: NoiseSchedule = STABLE_DIFFUSION) -> torch.Tensor:
-    """Delta_t = sqrt(12) sigma_t: the step whose rounding error has the variance of the noise at timestep t."""
+    """Delta_t = sqrt(12) sigma_t: the step whose rounding error has the variance of the noise at t."""
     return 12**0.5 * schedule.sigma_at(t)
 
 

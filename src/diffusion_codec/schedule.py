@@ -2,8 +2,8 @@
 
     y_t = sqrt(alpha_bar_t) y_0 + sqrt(1 - alpha_bar_t) eps,   sigma_t = sqrt((1 - alpha_bar_t) / alpha_bar_t)
 
-``sigma_t`` is the noise-to-signal ratio seen after dividing y_t by sqrt(alpha_bar_t): the standard deviation of
-the error on y itself.
+``sigma_t`` is the noise-to-signal ratio seen after dividing y_t by sqrt(alpha_bar_t): the standard deviation
+of the error on y itself.
 """
 
 from dataclasses import dataclass

@@ -50,8 +50,8 @@ def tiled(
             ramp = _ramp(rows, int(overlap * scale))[:, None] * _ramp(columns, int(overlap * scale))[None]
             if total is None:
                 total = torch.zeros(*part.shape[:2], *weight.shape[-2:])
-            place = (..., slice(int(top * scale), int(top * scale) + rows))
-            place = (*place, slice(int(left * scale), int(left * scale) + columns))
+            first_row, first_column = int(top * scale), int(left * scale)
+            place = (..., slice(first_row, first_row + rows), slice(first_column, first_column + columns))
             total[place] += part * ramp
             weight[place] += ramp
     assert total is not None

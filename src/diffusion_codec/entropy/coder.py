@@ -49,7 +49,7 @@ class LatentCoder:
         hyper, features = self._encode_hyper(z, side)
         coder = Encoder(self.gaussian)
         for index, mean, log_scale in self.model.each_pass(z, side, features):
-            channel, mask = index // 2, checkerboard(*z.shape[-2:], index % 2)
+            channel, mask = index // 2, checkerboard(z.shape[-2:], index % 2)
             level, fraction = table_indices(mean[0][mask], log_scale[0][mask])
             coder.put(z_hat[channel][mask].numpy(), level.numpy(), fraction.numpy())
         return Streams(hyper, coder.finish())
@@ -68,7 +68,7 @@ class LatentCoder:
         for index in range(2 * CHANNELS):
             known = self.model.known(self.model.unit(z, side), index, features)
             mean, log_scale = self.model.predict(index, known, side)
-            mask = checkerboard(*size, index % 2)
+            mask = checkerboard(size, index % 2)
             level, fraction = table_indices(mean[0][mask], log_scale[0][mask])
             z[0, index // 2, mask] = torch.from_numpy(coder.get(level.numpy(), fraction.numpy())).double()
         return z[0].long()

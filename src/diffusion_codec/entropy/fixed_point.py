@@ -1,8 +1,8 @@
 """Convolutions whose results are the same on every machine.
 
-Weights are multiples of 2^-12, activations multiples of 2^-6, both bounded, so that in float64 every product and every
-sum is exact (all below 2^53 units of 2^-18): no order of summation, instruction set or thread count can change a bit.
-Training runs the same modules in float32 with straight-through rounding.
+Weights are multiples of 2^-12, activations multiples of 2^-6, both bounded, so that in float64 every product
+and every sum is exact (all below 2^53 units of 2^-18): no order of summation, instruction set or thread count
+can change a bit. Training runs the same modules in float32 with straight-through rounding.
 """
 
 import torch
@@ -18,7 +18,8 @@ STRIP_ELEMENTS = 1 << 23
 def on_grid(x: Tensor, bits: int, limit: float) -> Tensor:
     """x rounded to multiples of 2^-bits within +-limit; the gradient passes inside the limit."""
     clipped = x.clamp(-limit, limit)
-    return clipped + (torch.floor(clipped * 2**bits + 0.5) / 2**bits - clipped).detach()
+    rounded: Tensor = torch.floor(clipped * 2**bits + 0.5) / 2**bits
+    return clipped + (rounded - clipped).detach()
 
 
 def activation(x: Tensor) -> Tensor:
@@ -51,5 +52,5 @@ class FixedPointConv2d(nn.Conv2d):
         for top in range(0, height, rows):
             part = padded[:, :, top : min(top + rows, height) + size - 1]
             columns = part.flatten(2) if size == 1 else F.unfold(part, size)
-            strips.append((weight @ columns + bias).unflatten(-1, (-1, width)))
+            strips.append((weight @ columns + bias).reshape(count, len(weight), -1, width))
         return torch.cat(strips, 2)

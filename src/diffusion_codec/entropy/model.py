@@ -5,13 +5,13 @@
             |    it gives each position a mean and a log-scale; a stored integer table gives the probability.
             +--> (hyperprior) h = round(analysis(z_hat)) --> stored tables;  synthesis(h) --> every pass
 
-The networks are conditioned on the side information (alpha and t) and see latents brought to about unit size by a
-power of two taken from alpha, so that one model serves every rate. They run in float64 on a fixed-point grid, hence
-exactly (see :mod:`diffusion_codec.entropy.fixed_point`); only the hyperprior's analysis, which a decoder never runs, is
-ordinary floating point.
+The networks are conditioned on the side information (alpha and t) and see latents brought to about unit size
+by a power of two taken from alpha, so that one model serves every rate. They run in float64 on a fixed-point
+grid, hence exactly (see :mod:`diffusion_codec.entropy.fixed_point`); only the hyperprior's analysis, which a
+decoder never runs, is ordinary floating point.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,9 +59,9 @@ def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
     return table[exponent.long() + 16]
 
 
-def checkerboard(height: int, width: int, parity: int, device: torch.device | str = "cpu") -> Tensor:
-    """Mask (height, width) of the squares whose row + column has the given parity."""
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+def checkerboard(size: Sequence[int], parity: int, device: torch.device | str = "cpu") -> Tensor:
+    """Mask of ``size`` (height, width): the squares whose row + column has the given parity."""
+    rows, columns = (torch.arange(side, device=device) for side in size)
     return (rows[:, None] + columns[None]) % 2 == parity
 
 
@@ -79,7 +79,7 @@ class ContextPass(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, known: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """known (N, 5 + F, h, w), side (N, 10, 1, 1) -> mean and log2-scale (N, h, w) of the unit-sized latent."""
+        """known (N, 5 + F, h, w), side (N, 10, 1, 1) -> mean, log2-scale (N, h, w) of the unit-sized latent."""
         hidden = activation(self.spatial(known) + self.side(side))
         hidden = activation(self.mix(hidden))
         out = on_grid(self.out(hidden), ACTIVATION_BITS, ACTIVATION_LIMIT)
@@ -104,10 +104,11 @@ class Hyperprior(nn.Module):
         )
 
     def analyse(self, unit: Tensor) -> Tensor:
-        """Unit-sized latents (N, 4, h, w) -> real-valued h (N, C, ceil(h/4), ceil(w/4)), within the tables' reach."""
+        """Unit-sized latents (N, 4, h, w) -> real h (N, C, ceil(h/4), ceil(w/4)), within the tables' reach."""
         height, width = unit.shape[-2:]
         padded = F.pad(unit, (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE))
-        return self.analysis(padded).clamp(-HYPER_RADIUS, HYPER_RADIUS)
+        h: Tensor = self.analysis(padded).clamp(-HYPER_RADIUS, HYPER_RADIUS)
+        return h
 
     def synthesise(self, h_hat: Tensor, size: tuple[int, int]) -> Tensor:
         """Integers (N, C, h/4, w/4) -> features (N, F, h, w) on the activation grid."""
@@ -147,12 +148,12 @@ class EntropyModel(nn.Module):
         return mean * power_of_two(shift, mean), log_scale + shift
 
     def known(self, unit: Tensor, index: int, features: Tensor | None) -> Tensor:
-        """The input of pass ``index``: decoded values, zero where none is known yet, a plane of ones, features."""
+        """The input of pass ``index``: decoded values (zero where not known yet), a plane of ones, features."""
         channel, parity = divmod(index, 2)
         visible = torch.zeros_like(unit)
         visible[:, :channel] = unit[:, :channel]
         if parity:
-            visible[:, channel] = unit[:, channel] * checkerboard(*unit.shape[-2:], 0, unit.device)
+            visible[:, channel] = unit[:, channel] * checkerboard(unit.shape[-2:], 0, unit.device)
         planes = [visible, torch.ones_like(unit[:, :1])]
         return torch.cat(planes if features is None else [*planes, features], 1)
 
@@ -169,7 +170,7 @@ class EntropyModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Differentiable information content in bits: (latent (N,), hyperprior (N,)).
 
-        ``z`` may be noisy or rounded; with a generator the hyperprior's rounding is replaced by uniform noise.
+        ``z`` may be noisy or rounded; the hyperprior's rounding is uniform noise, drawn from ``generator``.
         """
         features, hyper_bits = None, torch.zeros(len(z), device=z.device)
         if self.hyperprior is not None:
@@ -181,7 +182,7 @@ class EntropyModel(nn.Module):
         total = torch.zeros(len(z), device=z.device)
         for index, mean, log_scale in self.each_pass(z, side, features):
             channel, parity = divmod(index, 2)
-            mask = checkerboard(*z.shape[-2:], parity, z.device)
+            mask = checkerboard(z.shape[-2:], parity, z.device)
             total = total + (gaussian_bits(z[:, channel], mean, log_scale) * mask).sum((1, 2))
         return total, hyper_bits
 

@@ -16,7 +16,8 @@ _ESCAPED = constriction.stream.model.Uniform(2 * ESCAPE_LIMIT)
 class TableCoder:
     """Turns (table, mean) into rows of probabilities; shared by both directions.
 
-    A row has 2 ``radius`` + 1 symbols and, where means have fractions, one more that announces an escaped value.
+    A row has 2 ``radius`` + 1 symbols and, where means have fractions, one more that announces an escaped
+    value.
     """
 
     radius, fractions = RADIUS, MEAN_FRACTIONS
@@ -83,7 +84,7 @@ class Decoder(TableCoder):
         rows, whole = self.probabilities(level, mean)
         try:
             symbols = self._coder.decode(_CATEGORICAL, rows).astype(np.int64)
-            values = symbols - self.radius + whole
+            values: np.ndarray = symbols - self.radius + whole
             escaped = symbols == ESCAPE
             if escaped.any():
                 far = self._coder.decode(_ESCAPED, int(escaped.sum())).astype(np.int64)

@@ -1,7 +1,7 @@
 """Integer probability tables of quantised Gaussians, one for each scale level and fraction of the mean.
 
-The tables are computed once, when codec weights are made, and stored as integers with them: a decoder never evaluates
-an error function.
+The tables are computed once, when codec weights are made, and stored as integers with them: a decoder never
+evaluates an error function.
 """
 
 from functools import lru_cache
@@ -13,15 +13,16 @@ LOWEST_LOG2_SCALE = -3.5
 SCALE_LEVELS = 52
 MEAN_FRACTIONS = 8
 RADIUS = 96
-"""Residuals in [-RADIUS, RADIUS] have a symbol of their own; symbol 2 RADIUS + 1 announces an escaped value."""
+"""Residuals in [-RADIUS, RADIUS] have a symbol each; symbol 2 RADIUS + 1 announces an escaped value."""
 TOTAL = 1 << 22
 ESCAPE = 2 * RADIUS + 1
 
 
 def scales() -> np.ndarray:
     """Standard deviations of the levels, in quantisation steps: 2^-3.5 up by sixths of an octave."""
-    exponent: np.ndarray = LOWEST_LOG2_SCALE + np.arange(SCALE_LEVELS) / LEVELS_PER_OCTAVE
-    return np.exp2(exponent)
+    exponent = LOWEST_LOG2_SCALE + np.arange(SCALE_LEVELS) / LEVELS_PER_OCTAVE
+    values: np.ndarray = np.exp2(exponent)
+    return values
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +47,8 @@ def gaussian_tables() -> np.ndarray:
 def integer_frequencies(probabilities: np.ndarray) -> np.ndarray:
     """Positive integers summing to TOTAL, near TOTAL * p; the most frequent symbol takes the rest."""
     free = TOTAL - probabilities.shape[-1]
-    counts = 1 + np.floor(probabilities / probabilities.sum(-1, keepdims=True) * free).astype(np.int64)
+    shares = probabilities / probabilities.sum(-1, keepdims=True)
+    counts: np.ndarray = 1 + np.floor(shares * free).astype(np.int64)
     rest = TOTAL - counts.sum(-1)
     np.put_along_axis(
         counts,
