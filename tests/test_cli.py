@@ -487,9 +487,8 @@ def test_there_and_back_through_the_real_codec(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """Random models of the real classes: each process sees the file only and reports the same symbols."""
-    from tiny import tiny_weights_file, write_tiny_backbone
-
     from diffusion_codec import codec_weights
+    from tests.tiny import tiny_weights_file, write_tiny_backbone
 
     weights = tiny_weights_file(tmp_path / "weights.safetensors")
     monkeypatch.setattr(codec_weights, "embedded_weights", lambda: weights)

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,12 @@ def test_higher_quality_makes_larger_files(codec: Codec) -> None:
     assert sizes[-1] > sizes[0]
 
 
-def test_size_limit_is_kept_and_nearly_used(codec: Codec) -> None:
-    pixels = picture(128, 128)
-    low, high = (len(codec.compress(pixels, quality=q).data) for q in (0, 100))
-    for limit in np.linspace(low, high, 5).astype(int):
+def test_size_limit_is_kept_and_used_as_well_as_any_quality_can(codec: Codec) -> None:
+    pixels = picture(64, 64)
+    sizes = [len(codec.compress(pixels, quality=q).data) for q in np.linspace(0, 100, 81)]
+    for limit in np.linspace(sizes[0], sizes[-1], 5).astype(int):
         size = len(codec.compress_to_size(pixels, int(limit)).data)
-        assert 0.94 * limit <= size <= limit
+        assert 0.94 * max(s for s in sizes if s <= limit) <= size <= limit
 
 
 def test_unreachable_size_says_what_is_reachable(codec: Codec) -> None:
@@ -107,9 +108,10 @@ def test_garbage_streams_decode_to_an_error_or_to_symbols_never_to_a_crash(codec
         stream = rng.integers(0, 256, length, dtype=np.uint8).tobytes()
         data = bitstream.write(bitstream.DfcFile(file.header, b"", stream))
         try:
-            assert codec.decompress(data, steps=0).pixels.shape == (64, 64, 3)
+            outcome = str(codec.decompress(data, steps=0).pixels.shape)
         except BadInputError as error:
-            assert "stream" in str(error)
+            outcome = str(error)
+        assert outcome == "(64, 64, 3)" or "stream" in outcome
 
 
 def test_compress_leaves_the_generator_of_its_caller_alone(codec: Codec) -> None:
@@ -118,3 +120,14 @@ def test_compress_leaves_the_generator_of_its_caller_alone(codec: Codec) -> None
     torch.manual_seed(4)
     codec.decompress(codec.compress(picture(8, 8)).data)
     assert torch.rand(1) == expected
+
+
+def test_dither_is_shared_by_both_sides(codec: Codec) -> None:
+    compressed = codec.compress(picture(64, 64), dither_seed=9)
+    assert bitstream.read(compressed.data).header.dither_seed == 9
+    decoded = codec.decompress(compressed.data, steps=0)
+    assert decoded.symbols_sha256 == compressed.symbols_sha256
+    # without its own dither the latent would be half a step off: another seed in the header shows it
+    file = bitstream.read(compressed.data)
+    other = bitstream.DfcFile(dataclasses.replace(file.header, dither_seed=10), file.hyper, file.latent)
+    assert not np.array_equal(codec.decompress(bitstream.write(other), steps=0).pixels, decoded.pixels)

@@ -149,10 +149,10 @@ def test_a_second_implementation_decodes_the_same_symbols(
     tmp_path: Path, hyper_channels: int, alpha: tuple[int, int, int, int], timestep: int, spread: float
 ) -> None:
     import torch
-    from tiny import tiny_weights_file
 
     from diffusion_codec import codec_weights
     from diffusion_codec.entropy.model import SideInformation
+    from tests.tiny import tiny_weights_file
 
     path = tiny_weights_file(tmp_path / "codec.safetensors", hyper_channels=hyper_channels)
     weights = codec_weights.load(path)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ def test_tiles_cover_with_overlap(length: int) -> None:
     starts = tile_starts(length, 64, 16)
     assert starts[0] == 0
     assert starts[-1] + 64 >= length
-    assert all(b - a <= 64 - 16 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= 64 - 16 for a, b in pairwise(starts))
 
 
 def test_identity_survives_blending() -> None:

@@ -60,7 +60,7 @@ def write_tiny_backbone(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_weights_file(path: Path, seed: int = 0, hyper_channels: int = 0) -> Path:
-    """Untrained codec weights with every parameter disturbed, so that predictions differ from place to place."""
+    """Untrained codec weights, every parameter disturbed: predictions differ from place to place."""
     torch.manual_seed(seed)
     estimation, entropy = (
         ParameterEstimation(),
@@ -74,6 +74,6 @@ def tiny_weights_file(path: Path, seed: int = 0, hyper_channels: int = 0) -> Pat
 
 
 def tiny_codec(folder: Path, seed: int = 0, hyper_channels: int = 0) -> Codec:
-    """A working codec with random weights; its files are large and its pictures noise, its code path is real."""
+    """A working codec with random weights: large files, noise for pictures, the real code path."""
     weights = codec_weights.load(tiny_weights_file(folder / "codec.safetensors", seed, hyper_channels))
     return Codec(tiny_backbone(seed), weights)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
-from tiny import tiny_codec
 from typer.testing import CliRunner
 
 from diffusion_codec import baselines, datasets
@@ -15,6 +14,7 @@ from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation import codecs, records
 from diffusion_codec.evaluation.__main__ import app
 from diffusion_codec.evaluation.sweep import sweep
+from tests.tiny import tiny_codec
 
 
 @pytest.fixture
@@ -101,12 +101,35 @@ def test_a_metric_that_cannot_be_computed_does_not_lose_the_others(photos, tmp_p
     assert all("161 pixels" in r.error for r in by_metric["ms-ssim"])
 
 
-def test_unreachable_rate_is_a_row_not_an_end(photos, tmp_path):
+def test_a_rate_below_all_files_gives_the_smallest_at_its_own_rate(photos, tmp_path):
     jpeg = codecs.BaselineCodec(baselines.get("jpeg"))
     results = sweep([jpeg], photos, [0.001, 0.8], ["psnr"], tmp_path / "r.csv")
-    failed = [r for r in results.records if r.error]
-    assert len(failed) == 3
-    assert all("cannot reach 0.001" in r.error for r in failed)
+    smallest = [r for r in results.records if r.target_bpp == 0.001]
+    assert len(smallest) == 3
+    for record in smallest:
+        pixels = next(p for p in photos if p.id == record.image).pixels()
+        least = min(len(baselines.get("jpeg").encode(pixels, q)) for q in baselines.get("jpeg").qualities)
+        assert record.bytes == least
+        assert record.bpp == 8 * least / (96 * 128) > record.target_bpp
+
+
+def test_a_limited_sweep_is_a_part_of_the_whole(photos, tmp_path):
+    out, codec = tmp_path / "r.csv", Counting()
+    results = sweep([codec], photos, [0.8], ["psnr"], out, limit=2)
+    assert [r.image for r in results.records] == [p.id for p in photos[:2]]
+    assert results.run(results.records[0]).images == 3
+    sweep([codec], photos, [0.8], ["psnr"], out)
+    assert codec.calls == 3
+    with pytest.raises(BadInputError, match="1 or more"):
+        sweep([codec], photos, [0.8], ["psnr"], out, limit=0)
+
+
+def test_a_sweep_that_measures_nothing_leaves_the_result_as_it_was(photos, tmp_path):
+    out = tmp_path / "r.csv"
+    sweep([Counting()], photos, [0.8], ["psnr"], out)
+    before = out.read_bytes(), records.runs_path(out).read_bytes()
+    sweep([Counting()], photos, [0.8], ["psnr"], out, seed=5)
+    assert (out.read_bytes(), records.runs_path(out).read_bytes()) == before
 
 
 def test_our_codec_its_ledger_and_its_ceiling(photos, tmp_path):
@@ -214,7 +237,7 @@ def _small_sample(folder: Path):
     (folder / "small").mkdir()
     for item in sample:
         Image.fromarray(item.pixels()[:64, :64]).save(folder / "small" / f"{item.id}.png")
-    return lambda name, limit: datasets.photographs(folder / "small")
+    return lambda name: datasets.photographs(folder / "small")
 
 
 def test_unknown_codec_lists_the_known():
