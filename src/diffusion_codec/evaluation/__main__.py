@@ -1,8 +1,9 @@
 """`python -m diffusion_codec.evaluation`: measure codecs on a data set and write a result.
 
-For instance, on Kodak with two conventional codecs (2 cores: about a minute):
+Without options: everything the book shows, on Kodak, into data/results/ (2 cores: about an hour; what is
+measured already is kept). Or, in about a minute, two conventional codecs at three rates:
 
-    python -m diffusion_codec.evaluation --dataset kodak --codecs jpeg,avif --bitrates 0.1,0.2,0.4
+    python -m diffusion_codec.evaluation --codecs jpeg,avif --bitrates 0.1,0.2,0.4 --out r.csv
 """
 
 import logging
@@ -13,72 +14,98 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffusion_codec import datasets
-from diffusion_codec.errors import BadInputError, DiffusionCodecError
+from diffusion_codec import datasets, fetch
+from diffusion_codec.errors import DiffusionCodecError
 from diffusion_codec.evaluation import codecs as rate_codecs
+from diffusion_codec.evaluation import records, study
+from diffusion_codec.evaluation.records import Results
+from diffusion_codec.evaluation.study import Study
 from diffusion_codec.evaluation.sweep import sweep
 from diffusion_codec.evaluation.tables import summarise
 
 app = typer.Typer(add_completion=False)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _rates(text: str) -> list[float]:
-    try:
-        return [float(word) for word in _words(text)]
-    except ValueError as error:
-        raise BadInputError(f"--bitrates takes numbers like 0.05,0.1,0.2, not {text!r}") from error
-
-
 @app.command()
 def evaluate(
-    out: Annotated[Path, typer.Option(help="Result file; measured numbers in it are kept.")],
-    dataset: Annotated[str, typer.Option(help="Data set: kodak, sample, clic2020-test, ...")] = "kodak",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Result file; what it holds is kept. Default: data/results/<dataset>_rd.csv"),
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(envvar="DATASET", help="Data set: kodak, sample, clic2020-test, ...")
+    ] = "kodak",
     codecs: Annotated[
-        str,
+        str | None,
         typer.Option(help="jpeg, webp, jpeg2000, avif, dfc-mini, dfc-mini@0, ceiling-mini; comma between"),
-    ] = "dfc-mini,ceiling-mini,jpeg,webp,jpeg2000,avif",
-    bitrates: Annotated[str, typer.Option(help="Bits per pixel, comma between")] = "0.05,0.1,0.2,0.4",
-    metric_names: Annotated[str, typer.Option("--metrics", help="psnr, ms-ssim, lpips-alex, ...")] = (
-        "psnr,ms-ssim,lpips-alex"
-    ),
+    ] = None,
+    bitrates: Annotated[str | None, typer.Option(help="Bits per pixel, comma between")] = None,
+    metric_names: Annotated[
+        str | None, typer.Option("--metrics", help="psnr, ms-ssim, lpips-alex, lpips-squeeze, ...")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first images")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="One small photograph, into build/smoke/")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Annotated[int, typer.Option(help="Recorded with the numbers")] = 0,
 ) -> None:
-    """Measure codecs on a data set at several rates; a stopped run goes on where it was."""
+    """Measure codecs on a data set at several rates; a stopped run goes on where it was.
+
+    With codecs or bitrates given only these are measured, otherwise all that the book shows.
+    """
     console = Console(stderr=True)
     try:
-        images = datasets.load(dataset, limit)
-        console.print(f"{images.name}: {len(images)} images ({images.origin}, sha256 {images.sha256[:16]})")
-        chosen = rate_codecs.get(_words(codecs), device)
-        bar = Progress(TextColumn("measuring"), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
-        with bar:
-            task = bar.add_task("measuring")
-
-            def advance(count: int, total: int) -> None:
-                bar.update(task, completed=count, total=total)
-
-            results = sweep(
-                chosen,
-                images,
-                _rates(bitrates),
-                _words(metric_names),
-                out,
-                device=device,
-                seed=seed,
-                progress=advance,
+        if smoke:
+            studies, default = study.smoke(), fetch.repository_root() / "build/smoke/sample_rd.csv"
+        else:
+            studies, default = study.standard(dataset), study.stored_path(dataset)
+        if codecs or bitrates:
+            studies = studies[:1]
+        target = out or default
+        for standard in studies:
+            asked = Study.of(
+                standard.dataset,
+                limit or standard.images,
+                bitrates or standard.bitrates,
+                codecs or standard.codecs,
+                metric_names or standard.metrics,
             )
-        print(summarise(results).to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-        failed = [record for record in results.records if record.error]
-        for record in failed[-10:]:
-            console.print(f"{record.codec} {record.image} {record.target_bpp}: {record.error}", markup=False)
+            results = _measure(asked, target, device, seed, console)
+        _report(results, target, console)
     except DiffusionCodecError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+def _measure(asked: Study, target: Path, device: str, seed: int, console: Console) -> Results:
+    images = datasets.load(asked.dataset)
+    console.print(f"{images.name}: {len(images)} images ({images.origin}, sha256 {images.sha256[:16]})")
+    chosen = rate_codecs.get(asked.codecs, device)
+    if target.is_file():
+        dropped = study.drop_outdated(target, chosen)
+        if dropped:
+            console.print(f"dropped {dropped} numbers that other versions of these codecs made")
+    bar = Progress(TextColumn("measuring"), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
+    with bar:
+        task = bar.add_task("measuring")
+        return sweep(
+            chosen,
+            images,
+            asked.bitrates,
+            asked.metrics,
+            target,
+            device=device,
+            seed=seed,
+            limit=asked.images,
+            progress=lambda count, total: bar.update(task, completed=count, total=total),
+        )
+
+
+def _report(results: Results, target: Path, console: Console) -> None:
+    print(summarise(results).to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    failed = [record for record in results.records if record.error]
+    for record in failed[-10:]:
+        console.print(f"{record.codec} {record.image} {record.target_bpp}: {record.error}", markup=False)
+    console.print(f"written: {target} and {records.runs_path(target).name}", markup=False)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_codec import __version__, baselines, bitstream
-from diffusion_codec.codec import DEFAULT_STEPS, Codec, Compressed
+from diffusion_codec.codec import DEFAULT_STEPS, Codec, Compressed, Decompressed
 from diffusion_codec.errors import BadInputError
 
 Pixels = NDArray[np.uint8]
@@ -53,7 +54,10 @@ class RateCodec(Protocol):
         """Whether the rate asked for makes a difference."""
 
     def run(self, pixels: Pixels, bpp: float) -> Coded:
-        """The best file of at most `bpp` bits per pixel, and what is decoded from it."""
+        """The best file of at most `bpp` bits per pixel, and what is decoded from it.
+
+        A codec that cannot go so low gives its smallest file: rates are always those measured.
+        """
 
 
 class BaselineCodec:
@@ -81,11 +85,17 @@ class BaselineCodec:
         return self.baseline.options
 
     def run(self, pixels: Pixels, bpp: float) -> Coded:
-        """The largest file not above `bpp`; the time is that of one encoding at the quality found."""
+        """The largest file not above `bpp`, the smallest there is where none is that small.
+
+        The time is that of one encoding at the quality found.
+        """
         image = _pixels_sha256(pixels)
         if image != self._image:
             self._image, self._files = image, {}
-        found = self.baseline.encode_at(pixels, bpp, self._files)
+        try:
+            found = self.baseline.encode_at(pixels, bpp, self._files)
+        except baselines.UnreachableRateError:
+            found = min(self._files.values(), key=lambda file: len(file.data))
         started = time.perf_counter()
         decoded = self.baseline.decode(found.data)
         return Coded(found.data, decoded, found.seconds, time.perf_counter() - started)
@@ -98,6 +108,7 @@ class SharedCodec:
         self.codec, self.backbone, self.remembered = codec, backbone, remembered
         self.fingerprint = codec.backbone.weights_hash()[:16]
         self._files: OrderedDict[tuple[str, int], Compressed] = OrderedDict()
+        self._decoded: OrderedDict[tuple[bytes, int], Decompressed] = OrderedDict()
 
     @property
     def version(self) -> str:
@@ -113,6 +124,21 @@ class SharedCodec:
             while len(self._files) > self.remembered:
                 self._files.popitem(last=False)
         return self._files[key]
+
+    def decompress(self, compressed: Compressed, steps: int) -> Decompressed:
+        """The photograph of a file, from memory where two rates led to one file.
+
+        Raises BadInputError if the symbols are not those that were written.
+        """
+        key = (compressed.data, steps)
+        if key not in self._decoded:
+            decoded = self.codec.decompress(compressed.data, steps=steps)
+            if decoded.symbols_sha256 != compressed.symbols_sha256:
+                raise BadInputError("the decoder read other symbols than the encoder wrote")
+            self._decoded[key] = decoded
+            while len(self._decoded) > 2:
+                self._decoded.popitem(last=False)
+        return self._decoded[key]
 
 
 @dataclass(frozen=True)
@@ -145,9 +171,7 @@ class DiffusionCodec:
         """The best file not above `bpp`; the encoder's time includes its search for the size."""
         max_bytes = int(bpp * pixels.shape[0] * pixels.shape[1] / 8)
         compressed = self.shared.compress(pixels, max_bytes)
-        decoded = self.shared.codec.decompress(compressed.data, steps=self._steps())
-        if decoded.symbols_sha256 != compressed.symbols_sha256:
-            raise BadInputError("the decoder read other symbols than the encoder wrote")
+        decoded = self.shared.decompress(compressed, self._steps())
         return Coded(
             compressed.data,
             decoded.pixels,
@@ -187,11 +211,26 @@ class Ceiling:
         return Coded(None, decoded, time.perf_counter() - started, 0.0)
 
 
-def get(names: list[str], device: str = "cpu") -> list[RateCodec]:
+_OWN = re.compile(r"(?P<kind>dfc|ceiling)-(?P<backbone>[^@]+?)(?:@(?P<steps>\d+))?")
+
+
+def check(names: Sequence[str]) -> None:
+    """Raise BadInputError for a name that `get` does not know, without loading anything."""
+    for name in names:
+        own = _OWN.fullmatch(name)
+        if name not in baselines.names() and (own is None or (own["kind"] == "ceiling" and own["steps"])):
+            raise BadInputError(
+                f"codec {name!r} is unknown; choose from {', '.join(baselines.names())}, dfc-<backbone> "
+                "(dfc-mini), dfc-<backbone>@<denoising steps> (dfc-mini@0), ceiling-<backbone> (ceiling-mini)"
+            )
+
+
+def get(names: Sequence[str], device: str = "cpu") -> list[RateCodec]:
     """Codecs by name: a baseline, `dfc-<backbone>`, `dfc-<backbone>@<steps>` or `ceiling-<backbone>`.
 
     One backbone is loaded once, however many names use it. Raises BadInputError for an unknown name.
     """
+    check(names)
     shared: dict[str, SharedCodec] = {}
 
     def loaded(backbone: str) -> SharedCodec:
@@ -201,15 +240,12 @@ def get(names: list[str], device: str = "cpu") -> list[RateCodec]:
 
     codecs: list[RateCodec] = []
     for name in names:
-        if name in baselines.names():
+        own = _OWN.fullmatch(name)
+        if own is None:
             codecs.append(BaselineCodec(baselines.get(name)))
-        elif match := re.fullmatch(r"dfc-(.+?)(?:@(\d+))?", name):
-            codecs.append(DiffusionCodec(loaded(match[1]), int(match[2]) if match[2] else None))
-        elif match := re.fullmatch(r"ceiling-(.+)", name):
-            codecs.append(Ceiling(loaded(match[1])))
+        elif own["kind"] == "dfc":
+            steps = None if own["steps"] is None else int(own["steps"])
+            codecs.append(DiffusionCodec(loaded(own["backbone"]), steps))
         else:
-            raise BadInputError(
-                f"codec {name!r} is unknown; choose from {', '.join(baselines.names())}, dfc-<backbone> "
-                "(dfc-mini), dfc-<backbone>@<denoising steps> (dfc-mini@0), ceiling-<backbone> (ceiling-mini)"
-            )
+            codecs.append(Ceiling(loaded(own["backbone"])))
     return codecs

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from diffusion_codec import fetch
 from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.files import write_atomically
 
 PACKAGES = (
     "diffusion-codec",
@@ -77,8 +78,9 @@ class Run(_Closed):
 class Record(_Closed):
     """One number, or one failure (`value` None, `error` says why).
 
-    `target_bpp` is what was asked for, `bpp` what the file's `bytes` came to; both are None for a codec that
-    makes no file (the autoencoder's ceiling). `ledger` is bytes by part of the file, adding up to `bytes`.
+    `target_bpp` is what was asked for, `bpp` what the file's `bytes` came to (above the target where the codec
+    goes no lower); both are None for a codec that makes no file (the autoencoder's ceiling). `ledger` is bytes
+    by part of the file, adding up to `bytes`.
     """
 
     run: str
@@ -145,6 +147,17 @@ def read(path: Path) -> Results:
     return results
 
 
+def write(path: Path, results: Results) -> None:
+    """Write a whole result: its records, and of its runs those that have any."""
+    used = {record.run for record in results.records}
+    lines = [_line(FIELDS), *(_line(_cells(record)) for record in results.records)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # rows without their run are an error, a run without rows is not: at no moment may the former lie there
+    _write_runs(path, results.runs.values())
+    write_atomically(path, "".join(lines).encode(), force=True)
+    _write_runs(path, [run for run in results.runs.values() if run.id in used])
+
+
 class Writer:
     """Appends records to a result, whole groups at a time, so that a stopped run can go on later."""
 
@@ -152,12 +165,12 @@ class Writer:
         self.path, self.run = path, run
         path.parent.mkdir(parents=True, exist_ok=True)
         self.done = self._repair()
-        _write_runs(path, [*self.done.runs.values(), run])
+        self._described = run.id in self.done.runs
 
     def _repair(self) -> Results:
         """What is there already; a last line that was cut off when a run was stopped is dropped."""
         if not self.path.exists():
-            self.path.write_text(_line(FIELDS), encoding="utf-8")
+            write(self.path, Results())
             return Results()
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
@@ -166,7 +179,10 @@ class Writer:
         return read(self.path)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records in one piece."""
+        """Write records in one piece; the run is described before its first one."""
+        if not self._described:
+            _write_runs(self.path, [*self.done.runs.values(), self.run])
+            self._described = True
         lines = "".join(_line(_cells(record)) for record in records)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(lines)
@@ -188,9 +204,8 @@ def _line(cells: Iterable[str]) -> str:
 
 def _write_runs(path: Path, runs: Iterable[Run]) -> None:
     content = {run.id: run.model_dump() for run in runs}
-    part = runs_path(path).with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(part, runs_path(path))
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_atomically(runs_path(path), text.encode(), force=True)
 
 
 def commit() -> str:

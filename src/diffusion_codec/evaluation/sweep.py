@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from diffusion_codec import metrics
-from diffusion_codec.datasets import ImageDataset, ImageItem
+from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec
 from diffusion_codec.evaluation.records import CodecInfo, Record, Results, Run, Writer, environment, read
@@ -17,6 +17,7 @@ from diffusion_codec.evaluation.records import CodecInfo, Record, Results, Run, 
 logger = logging.getLogger(__name__)
 
 Key = tuple[str | float | None, ...]
+Point = tuple[RateCodec, float | None]
 Progress = Callable[[int, int], None]
 
 
@@ -29,13 +30,15 @@ def sweep(
     *,
     device: str = "cpu",
     seed: int = 0,
+    limit: int | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Measure every codec on every image at every rate (bits per pixel) and append the numbers to `out`.
 
     What `out` holds already for the same codec version, data set and protocol is not measured again; failures
-    are tried again. A codec that fails on an image gets a row that says why, and the sweep goes on. Raises
-    BadInputError for rates that are not positive, names that occur twice, a result another sweep writes to.
+    are tried again. `limit` measures only the first images; their numbers count when the rest follows. A codec
+    that fails on an image gets a row that says why, and the sweep goes on. Raises BadInputError for rates that
+    are not positive, names that occur twice, a result another sweep writes to.
     """
     chosen = [metrics.get(name) for name in metric_names]
     _check(codecs, rates)
@@ -53,7 +56,9 @@ def sweep(
     try:
         with lock.acquire(timeout=0):
             try:
-                _Sweep(codecs, dataset, rates, chosen, Writer(out, run), progress).measure()
+                writer = Writer(out, run)
+                wanted = Wanted(codecs, dataset, rates, chosen, limit)
+                _Sweep(wanted, writer, progress).measure()
             finally:
                 Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout as error:
@@ -70,39 +75,70 @@ def _check(codecs: Sequence[RateCodec], rates: Sequence[float]) -> None:
         raise BadInputError(f"every codec may be named once, not {', '.join(names)}")
 
 
-class _Sweep:
+class Wanted:
+    """The numbers a sweep is to have, image by image, so that files made for one decoder serve the others.
+
+    Raises BadInputError for a limit that is not a number of images of the data set.
+    """
+
     def __init__(
         self,
         codecs: Sequence[RateCodec],
         dataset: ImageDataset,
         rates: Sequence[float],
         chosen: Sequence[metrics.Metric],
-        writer: Writer,
-        progress: Progress | None,
+        limit: int | None = None,
     ) -> None:
-        self.codecs, self.dataset, self.metrics = codecs, dataset, chosen
-        self.rates: tuple[float, ...] = tuple(sorted(set(rates)))
-        self.writer, self.progress = writer, progress
-        self.there = _measured(writer.done)
+        if limit is not None and limit < 1:
+            raise BadInputError(f"the number of images is 1 or more, not {limit}")
+        self.dataset, self.metrics = dataset, chosen
+        self.items = dataset[: len(dataset) if limit is None else limit]
+        ordered: tuple[float, ...] = tuple(sorted(set(rates)))
+        self.points: list[Point] = [(c, r) for c in codecs for r in (ordered if c.has_rate else (None,))]
+
+    def key(self, codec: RateCodec, image: str, rate: float | None, metric: metrics.Metric) -> Key:
+        """What makes a number this number: equal keys, equal values."""
+        codec_key = (codec.name, codec.version, codec.settings)
+        return (*codec_key, self.dataset.sha256, image, rate, metric.name, metric.protocol)
+
+    def missing(
+        self, codec: RateCodec, image: str, rate: float | None, there: set[Key]
+    ) -> list[metrics.Metric]:
+        """The metrics still to be measured at one point."""
+        return [metric for metric in self.metrics if self.key(codec, image, rate, metric) not in there]
+
+    def keys(self) -> set[Key]:
+        """The keys of all numbers."""
+        return {
+            self.key(codec, item.id, rate, metric)
+            for item in self.items
+            for codec, rate in self.points
+            for metric in self.metrics
+        }
+
+    def pending(self, there: set[Key]) -> int:
+        """How many numbers are still to be measured."""
+        return len(self.keys() - there)
+
+
+class _Sweep:
+    def __init__(self, wanted: Wanted, writer: Writer, progress: Progress | None) -> None:
+        self.wanted, self.writer, self.progress = wanted, writer, progress
+        self.there = measured(writer.done)
 
     def measure(self) -> None:
-        """Image by image, so that files made for one setting of a decoder serve the others."""
-        points = [(c, r) for c in self.codecs for r in (self.rates if c.has_rate else (None,))]
-        total, count = len(self.dataset) * len(points), 0
-        for item in self.dataset:
+        """Measure what is missing; a point is a codec at a rate on an image."""
+        total, count = len(self.wanted.items) * len(self.wanted.points), 0
+        for item in self.wanted.items:
             pixels: Pixels | None = None
-            for codec, rate in points:
-                wanted = [m for m in self.metrics if self._key(codec, item, rate, m) not in self.there]
-                if wanted:
+            for codec, rate in self.wanted.points:
+                missing = self.wanted.missing(codec, item.id, rate, self.there)
+                if missing:
                     pixels = item.pixels() if pixels is None else pixels
-                    self.writer.append(self._point(codec, item.id, pixels, rate, wanted))
+                    self.writer.append(self._point(codec, item.id, pixels, rate, missing))
                 count += 1
                 if self.progress is not None:
                     self.progress(count, total)
-
-    def _key(self, codec: RateCodec, item: ImageItem, rate: float | None, metric: metrics.Metric) -> Key:
-        identity = (codec.name, codec.version, codec.settings)
-        return (*identity, self.dataset.sha256, item.id, rate, metric.name, metric.protocol)
 
     def _point(
         self,
@@ -155,23 +191,17 @@ def _measure(base: Record, coded: Coded, pixels: Pixels, metric: metrics.Metric)
     return base.model_copy(update=made)
 
 
-def _measured(done: Results) -> set[Key]:
-    keys: set[Key] = set()
-    for record in done.records:
-        if record.value is None:
-            continue
-        run = done.run(record)
-        info = run.codecs[record.codec]
-        keys.add(
-            (
-                record.codec,
-                info.version,
-                info.settings,
-                run.dataset_sha256,
-                record.image,
-                record.target_bpp,
-                record.metric,
-                run.protocols[record.metric],
-            )
-        )
-    return keys
+def key_of(record: Record, results: Results) -> Key | None:
+    """The key of a number; None for a failure."""
+    if record.value is None:
+        return None
+    run = results.run(record)
+    info = run.codecs[record.codec]
+    codec_key = (record.codec, info.version, info.settings)
+    protocol = run.protocols[record.metric]
+    return (*codec_key, run.dataset_sha256, record.image, record.target_bpp, record.metric, protocol)
+
+
+def measured(done: Results) -> set[Key]:
+    """The keys of all numbers in a result."""
+    return {key for record in done.records if (key := key_of(record, done)) is not None}

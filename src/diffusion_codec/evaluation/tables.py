@@ -30,12 +30,12 @@ def current(results: Results) -> list[Record]:
     return list(newest.values())
 
 
-def summarise(results: Results, seed: int = 0) -> pd.DataFrame:
+def summarise(results: Results, seed: int = 0, images: int | None = None) -> pd.DataFrame:
     """Mean over images for each (codec, rate, metric), with a bootstrap interval of 95 % over images.
 
-    Columns: codec, target_bpp, bpp (mean of the real files), metric, value, low, high, images, missing
-    (images of the data set without this number: means over other images do not compare), steps, dataset and
-    origin.
+    `images` is how many there should be, by default all of the data set. Columns: codec, target_bpp, bpp
+    (mean of the real files), metric, value, low, high, images, missing (images without this number: means
+    over other images do not compare), steps, dataset and origin.
     Raises NotComparableError for more than one data set or more than one protocol of a metric.
     """
     records = current(results)
@@ -57,7 +57,7 @@ def summarise(results: Results, seed: int = 0) -> pd.DataFrame:
                 "low": low,
                 "high": high,
                 "images": len(group),
-                "missing": run.images - len(group),
+                "missing": (run.images if images is None else images) - len(group),
                 "steps": group["steps"].iloc[0],
                 "dataset": run.dataset,
                 "origin": run.dataset_origin,
@@ -131,6 +131,7 @@ def _curve(
     """(rate, quality) in rising order; of a metric where less is better the quality is its negative."""
     rows = summary[(summary["codec"] == codec) & (summary["metric"] == metric)]
     rows = rows[(rows["missing"] == 0) & rows["bpp"].notna()].sort_values("bpp")
+    rows = rows.drop_duplicates(["bpp", "value"])  # a codec's smallest file, asked for at several rates
     if len(rows) < BD_MIN_POINTS:
         raise NotComparableError(
             f"BD-rate needs {BD_MIN_POINTS} complete points, {codec} has {len(rows)} of {metric}; "

@@ -1,0 +1,219 @@
+"""A rate-distortion study: what is wanted, what is stored already, and only the rest measured."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffusion_codec import datasets, fetch, metrics
+from diffusion_codec.codec import DEFAULT_STEPS
+from diffusion_codec.datasets import ImageDataset
+from diffusion_codec.errors import MissingDataError
+from diffusion_codec.evaluation import codecs as rate_codecs
+from diffusion_codec.evaluation import parameters, records
+from diffusion_codec.evaluation.codecs import RateCodec
+from diffusion_codec.evaluation.records import Results
+from diffusion_codec.evaluation.sweep import Progress, Wanted, key_of, measured, sweep
+from diffusion_codec.evaluation.tables import summarise
+
+logger = logging.getLogger(__name__)
+
+FALLBACK = "sample"
+MAX_BITRATE = 24.0
+"""Bits per pixel of the uncompressed photograph."""
+
+STANDARD_BITRATES = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4)
+STANDARD_CODECS = ("jpeg", "webp", "jpeg2000", "avif", "ceiling-mini", "dfc-mini", "dfc-mini@0")
+STANDARD_METRICS = ("psnr", "ms-ssim", "lpips-alex", "lpips-squeeze")
+STEPS, STEPS_BITRATES, STEPS_IMAGES = (0, 1, 2, 3, 5, 10), (0.05, 0.1), 4
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which codecs are measured on which photographs, at which rates, by which metrics.
+
+    `images` takes the first ones only. `Study.of` makes one from whatever a reader wrote.
+    """
+
+    dataset: str
+    images: int | None
+    bitrates: tuple[float, ...]
+    codecs: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: Any, images: Any, bitrates: Any, codecs: Any, metric_names: Any) -> "Study":
+        """Lists, single values or their text become a study; BadInputError says what was wrong."""
+        names = parameters.words(codecs, "codecs")
+        rate_codecs.check(names)
+        return cls(
+            parameters.words([dataset], "dataset", datasets.names())[0],
+            parameters.limit(images, "images"),
+            parameters.numbers(bitrates, "bitrates", high=MAX_BITRATE),
+            names,
+            parameters.words(metric_names, "metrics", metrics.names()),
+        )
+
+
+def standard(dataset: str) -> tuple[Study, ...]:
+    """What the book shows: rate against distortion on all images, and the number of steps on a few."""
+    return (
+        Study(dataset, None, STANDARD_BITRATES, STANDARD_CODECS, STANDARD_METRICS),
+        Study(dataset, STEPS_IMAGES, STEPS_BITRATES, steps_codecs("mini", STEPS), STANDARD_METRICS),
+    )
+
+
+def smoke() -> tuple[Study, ...]:
+    """The smallest real study: one photograph, one rate, one conventional codec."""
+    return (Study(FALLBACK, 1, (0.2,), ("jpeg", "dfc-mini"), ("psnr",)),)
+
+
+def steps_codecs(backbone: str, steps: Sequence[int]) -> tuple[str, ...]:
+    """Names of the codec with these numbers of denoising steps; the default number has the plain name."""
+    return tuple(
+        f"dfc-{backbone}" if count == DEFAULT_STEPS else f"dfc-{backbone}@{count}" for count in steps
+    )
+
+
+def stored_path(dataset: str) -> Path:
+    """Where the repository keeps what was measured on a data set."""
+    return fetch.repository_root() / "data" / "results" / f"{dataset}_rd.csv"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of a study: single ones, their means, and how many were stored before."""
+
+    results: Results
+    summary: pd.DataFrame
+    photographs: ImageDataset
+    images: int
+    stored: int
+    new: int
+    note: str = ""
+
+    @property
+    def caption(self) -> str:
+        """On what it was measured and when, for the caption of every figure."""
+        whole = len(self.photographs)
+        some = f"{self.images}" if self.images == whole else f"the first {self.images} of {whole}"
+        photos = f"{some} photographs of the data set {self.photographs.name}"
+        if self.new == 0:
+            when = f"all {self.stored} numbers stored with the project"
+        elif self.stored == 0:
+            when = f"all {self.new} numbers measured by this notebook"
+        else:
+            when = f"{self.stored} numbers stored with the project, {self.new} measured by this notebook"
+        return f"{photos} ({self.photographs.origin}, SHA-256 {self.photographs.sha256[:8]}…); {when}"
+
+
+def open_photographs(name: str) -> tuple[ImageDataset, str]:
+    """The data set, or under its own name the embedded sample where it cannot be had, and a note saying so."""
+    try:
+        return datasets.load(name), ""
+    except MissingDataError as error:
+        if name == FALLBACK:
+            raise
+        logger.warning("%s", error)
+        return datasets.load(FALLBACK), f"The data set {name} cannot be had here; this is {FALLBACK}."
+
+
+def measure(
+    study: Study,
+    stored: Path,
+    out: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    chosen: Sequence[RateCodec] | None = None,
+) -> Measured:
+    """Copy to `out` what `stored` holds of the study, measure the rest, and summarise.
+
+    A stored number counts if codec version and settings, data set, image, rate and metric protocol are the
+    same; numbers that an earlier run left in `out` count too. `chosen` are codecs that are loaded already.
+    """
+    photographs, note = open_photographs(study.dataset)
+    images = len(photographs) if study.images is None else min(study.images, len(photographs))
+    codecs = rate_codecs.get(study.codecs, device) if chosen is None else chosen
+    protocols = [metrics.get(name) for name in study.metrics]
+    wanted = Wanted(codecs, photographs, study.bitrates, protocols, images)
+    records.write(out, restrict(merged(stored, out), wanted))
+    results = sweep(
+        codecs,
+        photographs,
+        study.bitrates,
+        study.metrics,
+        out,
+        device=device,
+        limit=images,
+        progress=progress,
+    )
+    before = numbers(restrict(merged(stored), wanted))
+    return Measured(
+        results,
+        summarise(results, images=images),
+        photographs,
+        images,
+        before,
+        numbers(results) - before,
+        note,
+    )
+
+
+def merged(*paths: Path) -> Results:
+    """The numbers of several results, each number once; a path without a file has none."""
+    found = [records.read(path) for path in paths if path.is_file()]
+    rows, seen = [], set()
+    for results in found:
+        for record in results.records:
+            key = key_of(record, results)
+            if key is not None and key not in seen:
+                seen.add(key)
+                rows.append(record)
+    return Results(rows, [run for results in found for run in results.runs.values()])
+
+
+def restrict(results: Results, wanted: Wanted) -> Results:
+    """The part of a result that a sweep would measure again, were it not there."""
+    keys = wanted.keys()
+    rows = [record for record in results.records if key_of(record, results) in keys]
+    return Results(rows, results.runs.values())
+
+
+def drop_outdated(path: Path, codecs: Sequence[RateCodec]) -> int:
+    """Remove from a result failures, and what other versions or settings of these codecs made: how much."""
+    results = records.read(path)
+    now = {codec.name: (codec.version, codec.settings) for codec in codecs}
+    kept = []
+    for record in results.records:
+        info = results.run(record).codecs[record.codec]
+        if record.value is not None and now.get(record.codec, (info.version, info.settings)) == (
+            info.version,
+            info.settings,
+        ):
+            kept.append(record)
+    dropped = len(results.records) - len(kept)
+    if dropped:
+        records.write(path, Results(kept, results.runs.values()))
+    return dropped
+
+
+def pending(study: Study, stored: Path) -> int:
+    """How many numbers of a study are not stored."""
+    photographs, _ = open_photographs(study.dataset)
+    wanted = Wanted(
+        rate_codecs.get(study.codecs),
+        photographs,
+        study.bitrates,
+        [metrics.get(name) for name in study.metrics],
+        study.images,
+    )
+    return wanted.pending(measured(merged(stored)))
+
+
+def numbers(results: Results) -> int:
+    """How many records hold a number (and not a failure)."""
+    return sum(record.value is not None for record in results.records)
