@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -225,19 +226,17 @@ def check(names: Sequence[str]) -> None:
             )
 
 
+@lru_cache(maxsize=2)
+def _shared(backbone: str, device: str) -> SharedCodec:
+    return SharedCodec(Codec.from_pretrained(backbone=backbone, device=device), backbone)
+
+
 def get(names: Sequence[str], device: str = "cpu") -> list[RateCodec]:
     """Codecs by name: a baseline, `dfc-<backbone>`, `dfc-<backbone>@<steps>` or `ceiling-<backbone>`.
 
-    One backbone is loaded once, however many names use it. Raises BadInputError for an unknown name.
+    One backbone is loaded once in a process, however many names use it. Raises BadInputError for an unknown name.
     """
     check(names)
-    shared: dict[str, SharedCodec] = {}
-
-    def loaded(backbone: str) -> SharedCodec:
-        if backbone not in shared:
-            shared[backbone] = SharedCodec(Codec.from_pretrained(backbone=backbone, device=device), backbone)
-        return shared[backbone]
-
     codecs: list[RateCodec] = []
     for name in names:
         own = _OWN.fullmatch(name)
@@ -245,7 +244,7 @@ def get(names: Sequence[str], device: str = "cpu") -> list[RateCodec]:
             codecs.append(BaselineCodec(baselines.get(name)))
         elif own["kind"] == "dfc":
             steps = None if own["steps"] is None else int(own["steps"])
-            codecs.append(DiffusionCodec(loaded(own["backbone"]), steps))
+            codecs.append(DiffusionCodec(_shared(own["backbone"], device), steps))
         else:
-            codecs.append(Ceiling(loaded(own["backbone"])))
+            codecs.append(Ceiling(_shared(own["backbone"], device)))
     return codecs

@@ -99,7 +99,8 @@ class Measured:
     def caption(self) -> str:
         """On what it was measured and when, for the caption of every figure."""
         whole = len(self.photographs)
-        some = f"{self.images}" if self.images == whole else f"the first {self.images} of {whole}"
+        first = "the first" if self.images == 1 else f"the first {self.images}"
+        some = f"{whole}" if self.images == whole else f"{first} of {whole}"
         photos = f"{some} photographs of the data set {self.photographs.name}"
         if self.new == 0:
             when = f"all {self.stored} numbers stored with the project"

@@ -1,0 +1,211 @@
+"""What the numbers say, in tables and sentences: two codecs at one rate, with and without denoising."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from diffusion_codec import metrics
+from diffusion_codec.evaluation.records import Record, Results
+from diffusion_codec.evaluation.tables import (
+    LEVEL,
+    RESAMPLES,
+    NotComparableError,
+    bootstrap_interval,
+    current,
+)
+
+LABELS = {
+    "avif": "AVIF",
+    "jpeg2000": "JPEG 2000",
+    "webp": "WebP",
+    "jpeg": "JPEG",
+    "psnr": "PSNR",
+    "ms-ssim": "MS-SSIM",
+    "lpips-alex": "LPIPS (AlexNet)",
+    "lpips-squeeze": "LPIPS (SqueezeNet)",
+    "lpips-vgg": "LPIPS (VGG)",
+}
+"""Names of codecs and metrics as people write them."""
+
+CLAIM_ABOVE_BPP = 0.03
+"""Above this rate denoising is claimed to help."""
+
+
+class Sentence(str):
+    """Text that a notebook hands to the book as it is, without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean of one codec as per cent of another's on the same images asked for the same rate.
+
+    `low` and `high` bound the ratio (bootstrap over images, 95 %); the rates are those of the real files.
+    """
+
+    codec: str
+    rival: str
+    metric: str
+    target_bpp: float
+    percent: float
+    low: float
+    high: float
+    bpp: float
+    rival_bpp: float
+    images: int
+
+    def __str__(self) -> str:
+        sure = f"95 % interval {self.low:.0f} to {self.high:.0f} %" if self.images > 1 else "one photograph"
+        return (
+            f"{self.percent:.0f} % of {LABELS.get(self.rival, self.rival)}'s "
+            f"({sure}; {self.bpp:.3f} against {self.rival_bpp:.3f} bits per pixel)"
+        )
+
+
+def compare(
+    results: Results, codec: str, rival: str, metric: str, target_bpp: float, seed: int = 0
+) -> Comparison:
+    """Two codecs at one target rate. Raises NotComparableError where they share no image."""
+    ours, theirs = (_by_image(results, name, metric, target_bpp) for name in (codec, rival))
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        raise NotComparableError(f"{codec} and {rival} share no {metric} at {target_bpp:g} bits per pixel")
+    a, b = (np.array([rows[i].value for i in shared], float) for rows in (ours, theirs))
+    picks = np.random.default_rng(seed).integers(0, len(shared), (RESAMPLES, len(shared)))
+    ratios = 100 * a[picks].mean(axis=1) / b[picks].mean(axis=1)
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    bpp, rival_bpp = (float(np.mean([rows[i].bpp or np.nan for i in shared])) for rows in (ours, theirs))
+    percent = float(100 * a.mean() / b.mean())
+    return Comparison(
+        codec, rival, metric, target_bpp, percent, float(low), float(high), bpp, rival_bpp, len(shared)
+    )
+
+
+def denoising_gain(
+    results: Results, codec: str, plain: str, metrics_: Sequence[str], seed: int = 0
+) -> pd.DataFrame:
+    """What denoising changes in the same files: mean difference by rate and metric, images paired.
+
+    Columns: metric, target_bpp, bpp, without, with, difference (with - without), low, high (bootstrap over
+    images, 95 %), images, better (whether the mean moved in the metric's good direction).
+    """
+    rows = []
+    rates = sorted({r.target_bpp for r in current(results) if r.codec == codec and r.target_bpp is not None})
+    for metric in metrics_:
+        for rate in rates:
+            with_, without = (_by_image(results, name, metric, rate) for name in (codec, plain))
+            shared = sorted(with_.keys() & without.keys())
+            if not shared:
+                continue
+            a, b = (np.array([found[i].value for i in shared], float) for found in (with_, without))
+            low, high = bootstrap_interval(a - b, seed)
+            sign = 1 if metrics.get(metric).higher_is_better else -1
+            rows.append(
+                {
+                    "metric": metric,
+                    "target_bpp": rate,
+                    "bpp": float(np.mean([with_[i].bpp or np.nan for i in shared])),
+                    "without": float(b.mean()),
+                    "with": float(a.mean()),
+                    "difference": float((a - b).mean()),
+                    "low": low,
+                    "high": high,
+                    "images": len(shared),
+                    "better": bool(sign * (a - b).mean() > 0),
+                }
+            )
+    if not rows:
+        raise NotComparableError(f"{codec} and {plain} were not measured on the same images at the same rate")
+    return pd.DataFrame(rows)
+
+
+def denoising_verdict(gain: pd.DataFrame, metric: str = "lpips-alex") -> str:
+    """Whether denoising made `metric` better at every rate above 0.03 bits per pixel, as one sentence."""
+    rows = gain[(gain["metric"] == metric) & (gain["bpp"] > CLAIM_ABOVE_BPP)]
+    if rows.empty:
+        return (
+            f"No rate above {CLAIM_ABOVE_BPP:g} bits per pixel was measured by {LABELS.get(metric, metric)}."
+        )
+    worse = rows[~rows["better"]]
+    sure = rows[(rows["high"] < 0) if not metrics.get(metric).higher_is_better else (rows["low"] > 0)]
+    certain = f"at {len(sure)} of {len(rows)} the 95 % interval excludes no change"
+    if worse.empty:
+        return f"Yes: at each of the {len(rows)} rates ({_rates(rows)} bits per pixel; {certain})."
+    return (
+        f"No: not at {_rates(worse)} bits per pixel; at {len(rows) - len(worse)} of {len(rows)} rates it does "
+        f"({certain})."
+    )
+
+
+def comparison_sentence(
+    results: Results, codec: str, rivals: Sequence[str], metric: str, target_bpp: float
+) -> str:
+    """How a codec stands against its rivals at one rate, as one sentence; says what was not measured."""
+    parts = []
+    for rival in rivals:
+        try:
+            parts.append(str(compare(results, codec, rival, metric, target_bpp)))
+        except NotComparableError:
+            named = LABELS.get(rival, rival)
+            parts.append(f"not compared with {named}, which was not measured at this rate")
+    known = LABELS.get(metric, metric)
+    return f"At {target_bpp:g} bits per pixel the {known} of this codec is " + ", and ".join(parts) + "."
+
+
+def nearest_rate(rates: Sequence[float], wanted: float) -> float:
+    """The one of `rates` that is nearest to `wanted`, in ratio."""
+    return min(rates, key=lambda rate: abs(np.log(rate / wanted)))
+
+
+def _by_image(results: Results, codec: str, metric: str, target_bpp: float) -> dict[str, Record]:
+    return {
+        record.image: record
+        for record in current(results)
+        if (record.codec, record.metric, record.target_bpp) == (codec, metric, target_bpp)
+    }
+
+
+def _rates(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{bpp:.3f}" for bpp in rows["bpp"])
+
+
+LOOKED_AT = ("dfc-mini", "dfc-mini@0", "ceiling-mini", "avif", "webp", "jpeg2000", "jpeg")
+"""Codecs whose photographs are shown beside the original, in this order."""
+
+
+def chosen(measured: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Those of the metrics wanted that were measured; the first measured one where there is none."""
+    return [name for name in wanted if name in measured] or list(measured[:1])
+
+
+def means_table(summary: pd.DataFrame, metric_names: Sequence[str]) -> pd.DataFrame:
+    """One row a codec and rate: codec, asked (bits per pixel), measured, images, then a column a metric."""
+    wide = summary.pivot_table(
+        index=["codec", "target_bpp", "bpp", "images"],
+        columns="metric",
+        values="value",
+        dropna=False,
+        observed=True,
+    )
+    rows = wide.dropna(how="all").reset_index().sort_values(["codec", "target_bpp"])
+    rows = rows[["codec", "target_bpp", "bpp", "images", *metric_names]]
+    rows.columns.name = None
+    return rows.rename(columns={"target_bpp": "asked", "bpp": "measured"}).reset_index(drop=True)
+
+
+def best_steps(summary: pd.DataFrame, metric: str) -> str:
+    """At which number of steps each rate comes out best, as one sentence."""
+    if metric not in set(summary["metric"]):
+        metric = str(summary["metric"].iloc[0])
+    rows = summary[(summary["metric"] == metric) & summary["steps"].notna()]
+    up = metrics.get(metric).higher_is_better
+    parts = []
+    for _, group in rows.groupby("target_bpp"):
+        best = group.loc[group["value"].idxmax() if up else group["value"].idxmin()]
+        parts.append(f"{int(best['steps'])} at {best['bpp']:.3f} bits per pixel ({best['value']:.3f})")
+    tried = ", ".join(str(int(count)) for count in sorted(rows["steps"].unique()))
+    return f"Of {tried} steps the best by {LABELS.get(metric, metric)}: {'; '.join(parts)}."

@@ -1,0 +1,91 @@
+"""Crops of one photograph out of the files of several codecs, with the size of each file under it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation.codecs import Pixels
+from diffusion_codec.evaluation.pictures import ORIGINAL, Picture
+from diffusion_codec.figures.rate_distortion import line
+from diffusion_codec.figures.style import WIDTH, canvas
+
+CROP = 192
+COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Motif:
+    """What a photograph shows, for readers who do not see it, and where to look closely (parts of its size)."""
+
+    description: str
+    at: tuple[float, float] = (0.5, 0.5)
+
+
+MOTIFS = {
+    "kodim04": Motif("a woman with a red hat and long dark hair", (0.5, 0.36)),
+    "kodim05": Motif("motocross riders waiting side by side", (0.4, 0.5)),
+    "kodim07": Motif("pink flowers in front of a shuttered window", (0.62, 0.5)),
+    "kodim08": Motif("house fronts of a crowded old town", (0.5, 0.5)),
+    "kodim15": Motif("a girl with a painted face", (0.55, 0.42)),
+    "kodim19": Motif("a lighthouse behind a white picket fence", (0.5, 0.45)),
+    "kodim21": Motif("a lighthouse on a rocky shore", (0.62, 0.5)),
+    "kodim23": Motif("two macaws, one red, one blue and yellow", (0.3, 0.4)),
+    "kodim24": Motif("a timber-framed house with a painted wall", (0.45, 0.5)),
+    "astronaut": Motif("an astronaut in an orange suit in front of a flag", (0.44, 0.26)),
+    "chelsea": Motif("a tabby cat", (0.45, 0.4)),
+    "coffee": Motif("a cup of coffee on a wooden table", (0.5, 0.5)),
+}
+
+
+def motif(image: str) -> Motif:
+    """The motif of a known photograph; otherwise its name and its middle."""
+    return MOTIFS.get(image, Motif(f"the photograph {image}"))
+
+
+def grid(pictures: Sequence[Picture], folder: Path) -> Figure:
+    """The same crop out of every picture of one photograph, the original first.
+
+    Raises BadInputError for pictures of more than one photograph.
+    """
+    if len({picture.image for picture in pictures}) != 1:
+        raise BadInputError("a comparison shows one photograph; give the pictures of one image")
+    ordered = sorted(pictures, key=lambda picture: picture.codec != ORIGINAL)
+    rows = -(-len(ordered) // COLUMNS)
+    at = motif(ordered[0].image).at
+    figure, axes = canvas(rows, COLUMNS, height=WIDTH / COLUMNS + 0.42)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, picture in zip(axes.flat, ordered, strict=False):
+        axis.imshow(crop(picture.pixels(folder), at), interpolation="lanczos")
+        axis.set_title(_title(picture), fontsize=8.5, loc="left", pad=3)
+        axis.text(0, -0.03, _size(picture), transform=axis.transAxes, fontsize=8, va="top")
+    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.02)
+    return figure
+
+
+def crop(pixels: Pixels, at: tuple[float, float], side: int = CROP) -> Pixels:
+    """The square of `side` pixels (or the whole shorter side) round a point, moved inside the picture."""
+    height, width = pixels.shape[:2]
+    side = min(side, height, width)
+    left = min(max(round(at[0] * width) - side // 2, 0), width - side)
+    top = min(max(round(at[1] * height) - side // 2, 0), height - side)
+    return pixels[top : top + side, left : left + side]
+
+
+def _title(picture: Picture) -> str:
+    if picture.codec == ORIGINAL:
+        return "original"
+    return line(picture.codec).label.replace(", no file", "").replace("), ", "),\n")
+
+
+def _size(picture: Picture) -> str:
+    if picture.bytes is None or picture.bpp is None:
+        return "no file"
+    if picture.codec == ORIGINAL:
+        return f"{picture.bytes:,} bytes".replace(",", "\u202f")
+    above = " (its smallest)" if picture.bpp > picture.target_bpp else ""
+    size = f"{picture.bytes:,}".replace(",", "\u202f") + f" bytes · {picture.bpp:.3f} bpp{above}"
+    return size + (f"\nLPIPS {picture.lpips:.3f}" if picture.lpips is not None else "")

@@ -1,0 +1,177 @@
+"""Quality against the bits of real files, with the backbone's ceiling in every panel."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from diffusion_codec import metrics
+from diffusion_codec.evaluation.findings import LABELS
+from diffusion_codec.evaluation.tables import NotComparableError
+from diffusion_codec.figures.style import COLOURS, canvas
+
+TICKS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+CEILING, OWN = "ceiling-", "dfc-"
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a codec is drawn: also without colour it is told by marker and dashes."""
+
+    label: str
+    colour: str
+    marker: str
+    dashes: Any = "-"
+    width: float = 1.5
+
+
+_CONVENTIONAL = {
+    "avif": Line(LABELS["avif"], COLOURS["blue"], "s"),
+    "avif-slow": Line("AVIF (slow)", COLOURS["sky"], "s", "--"),
+    "jpeg2000": Line(LABELS["jpeg2000"], COLOURS["green"], "^"),
+    "webp": Line(LABELS["webp"], COLOURS["purple"], "D"),
+    "jpeg": Line(LABELS["jpeg"], COLOURS["grey"], "v"),
+}
+
+
+def line(codec: str) -> Line:
+    """The look of a codec by its name in the records."""
+    if codec in _CONVENTIONAL:
+        return _CONVENTIONAL[codec]
+    if codec.startswith(CEILING):
+        backbone = codec.removeprefix(CEILING)
+        return Line(f"ceiling: autoencoder of {backbone}, no file", COLOURS["black"], "", (0, (4, 3)), 1.2)
+    if codec.startswith(OWN):
+        backbone, _, steps = codec.removeprefix(OWN).partition("@")
+        if steps:
+            label = "without denoising" if steps == "0" else f"{steps} steps"
+            return Line(f"this codec ({backbone}), {label}", COLOURS["orange"], "o", "--")
+        return Line(f"this codec ({backbone})", COLOURS["vermilion"], "o", "-", 2.2)
+    return Line(codec, COLOURS["black"], "x", ":")
+
+
+def metric_label(metric: str) -> str:
+    """A metric's name and which way is better."""
+    arrow = "↑" if metrics.get(metric).higher_is_better else "↓"
+    return f"{LABELS.get(metric, metric)} {arrow}"
+
+
+def curves(summary: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
+    """One panel a metric: means at the measured rate, bands of 95 % (bootstrap over images), the ceiling.
+
+    A rate at which a codec lacks some image is left out: its mean would be over other photographs. Raises
+    NotComparableError for a summary of more than one data set.
+    """
+    if summary["dataset"].nunique() > 1:
+        raise NotComparableError(
+            f"one figure shows one data set, not {', '.join(summary['dataset'].unique())}"
+        )
+    figure, axes = canvas(columns=len(metric_names), height=3.9)
+    for axis, metric in zip(axes[0], metric_names, strict=True):
+        rows = summary[(summary["metric"] == metric) & (summary["missing"] == 0)]
+        for codec in _drawn_order(rows["codec"].unique()):
+            _draw(axis, codec, rows[rows["codec"] == codec].sort_values("bpp"))
+        axis.set_title(metric_label(metric))
+        _rate_axis(axis, rows["bpp"])
+    _legend(figure, axes)
+    return figure
+
+
+def denoising(gain: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
+    """What denoising changes in the same files (`findings.denoising_gain`), one panel a metric."""
+    figure, axes = canvas(columns=len(metric_names), height=2.8)
+    for axis, metric in zip(axes[0], metric_names, strict=True):
+        rows = gain[gain["metric"] == metric]
+        error = np.stack([rows["difference"] - rows["low"], rows["high"] - rows["difference"]])
+        error = np.clip(np.nan_to_num(error), 0, None)
+        axis.axhline(0, color=COLOURS["black"], linewidth=0.9)
+        axis.errorbar(
+            rows["bpp"],
+            rows["difference"],
+            yerr=error,
+            color=COLOURS["vermilion"],
+            marker="o",
+            linestyle="",
+            capsize=3,
+        )
+        side = "above 0 is better" if metrics.get(metric).higher_is_better else "below 0 is better"
+        axis.set_title(f"Change of {LABELS.get(metric, metric)}: {side}")
+        _rate_axis(axis, rows["bpp"])
+    return figure
+
+
+def steps(summary: pd.DataFrame, metric_names: Sequence[str], default: int) -> Figure:
+    """Quality against the number of denoising steps, one line a rate, one panel a metric."""
+    figure, axes = canvas(columns=len(metric_names), height=3.1)
+    looks = list(zip(("blue", "vermilion", "green", "purple"), "osD^", strict=True))
+    for axis, metric in zip(axes[0], metric_names, strict=True):
+        rows = summary[(summary["metric"] == metric) & summary["steps"].notna()]
+        for number, (rate, group) in enumerate(rows.groupby("target_bpp")):
+            colour, marker = looks[number % len(looks)]
+            group = group.sort_values("steps")
+            axis.plot(
+                group["steps"],
+                group["value"],
+                color=COLOURS[colour],
+                marker=marker,
+                label=f"{rate:g} bits per pixel asked for, {group['bpp'].mean():.3f} measured",
+            )
+        axis.axvline(default, color=COLOURS["grey"], linewidth=0.9, linestyle=":")
+        axis.set_title(metric_label(metric))
+        axis.set_xlabel("denoising steps")
+        axis.set_xticks(sorted(int(count) for count in rows["steps"].unique()))
+    _legend(figure, axes)
+    return figure
+
+
+def _drawn_order(codecs: Iterable[str]) -> list[str]:
+    """Conventional codecs first, so that this codec lies on top; the ceiling at the bottom."""
+    return sorted(codecs, key=lambda name: (name.startswith(OWN), not name.startswith(CEILING), name))
+
+
+def _draw(axis: Any, codec: str, rows: pd.DataFrame) -> None:
+    look = line(codec)
+    if codec.startswith(CEILING):
+        row = rows.iloc[0]
+        axis.axhline(
+            row["value"], color=look.colour, linestyle=look.dashes, linewidth=look.width, label=look.label
+        )
+        return
+    axis.fill_between(rows["bpp"], rows["low"], rows["high"], color=look.colour, alpha=0.13, linewidth=0)
+    axis.plot(
+        rows["bpp"],
+        rows["value"],
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.dashes,
+        linewidth=look.width,
+        label=look.label,
+    )
+
+
+def _rate_axis(axis: Any, rates: pd.Series) -> None:
+    axis.set_xscale("log")
+    axis.set_xlabel("bits per pixel of the files (logarithmic)")
+    known = rates.dropna()
+    if known.empty:
+        return
+    low, high = known.min() / 1.12, known.max() * 1.12
+    axis.set_xlim(low, high)
+    axis.set_xticks([tick for tick in TICKS if low <= tick <= high])
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _legend(figure: Figure, axes: np.ndarray[Any, Any]) -> None:
+    entries = {
+        label: handle
+        for axis in axes.flat
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=min(3, max(1, len(entries)))
+    )
