@@ -49,7 +49,7 @@ class LatentCoder:
         hyper, features = self._encode_hyper(z, side)
         coder = Encoder(self.gaussian)
         for index, mean, log_scale in self.model.each_pass(z, side, features):
-            channel, mask = index // 2, checkerboard(z.shape[-2:], index % 2)
+            channel, mask = index // 2, checkerboard(z.shape[-2], z.shape[-1], index % 2)
             level, fraction = table_indices(mean[0][mask], log_scale[0][mask])
             coder.put(z_hat[channel][mask].numpy(), level.numpy(), fraction.numpy())
         return Streams(hyper, coder.finish())
@@ -62,13 +62,13 @@ class LatentCoder:
             BadInputError: the streams do not hold such a latent.
         """
         side = _double(side)
-        features = self._decode_hyper(streams.hyper, size)
+        features = self.hyper_features(streams.hyper, size)
         coder = Decoder(self.gaussian, streams.latent)
         z = torch.zeros(1, CHANNELS, *size, dtype=torch.float64)
         for index in range(2 * CHANNELS):
             known = self.model.known(self.model.unit(z, side), index, features)
             mean, log_scale = self.model.predict(index, known, side)
-            mask = checkerboard(size, index % 2)
+            mask = checkerboard(*size, index % 2)
             level, fraction = table_indices(mean[0][mask], log_scale[0][mask])
             z[0, index // 2, mask] = torch.from_numpy(coder.get(level.numpy(), fraction.numpy())).double()
         return z[0].long()
@@ -84,7 +84,12 @@ class LatentCoder:
             coder.put(values.ravel(), level, mean)
         return coder.finish(), hyperprior.synthesise(h_hat, (z.shape[-2], z.shape[-1]))
 
-    def _decode_hyper(self, stream: bytes, size: tuple[int, int]) -> Tensor | None:
+    def hyper_features(self, stream: bytes, size: tuple[int, int]) -> Tensor | None:
+        """The planes (1, F, h, w) a hyper stream stands for, or None without a hyperprior.
+
+        Raises:
+            BadInputError: the stream does not hold them.
+        """
         hyperprior = self.model.hyperprior
         if hyperprior is None:
             if stream:

@@ -11,7 +11,7 @@ grid, hence exactly (see :mod:`diffusion_codec.entropy.fixed_point`); only the h
 decoder never runs, is ordinary floating point.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -59,9 +59,9 @@ def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
     return table[exponent.long() + 16]
 
 
-def checkerboard(size: Sequence[int], parity: int, device: torch.device | str = "cpu") -> Tensor:
-    """Mask of ``size`` (height, width): the squares whose row + column has the given parity."""
-    rows, columns = (torch.arange(side, device=device) for side in size)
+def checkerboard(height: int, width: int, parity: int, device: torch.device | str = "cpu") -> Tensor:
+    """Mask (height, width) of the squares whose row + column has the given parity."""
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     return (rows[:, None] + columns[None]) % 2 == parity
 
 
@@ -153,7 +153,8 @@ class EntropyModel(nn.Module):
         visible = torch.zeros_like(unit)
         visible[:, :channel] = unit[:, :channel]
         if parity:
-            visible[:, channel] = unit[:, channel] * checkerboard(unit.shape[-2:], 0, unit.device)
+            height, width = unit.shape[-2:]
+            visible[:, channel] = unit[:, channel] * checkerboard(height, width, 0, unit.device)
         planes = [visible, torch.ones_like(unit[:, :1])]
         return torch.cat(planes if features is None else [*planes, features], 1)
 
@@ -182,7 +183,7 @@ class EntropyModel(nn.Module):
         total = torch.zeros(len(z), device=z.device)
         for index, mean, log_scale in self.each_pass(z, side, features):
             channel, parity = divmod(index, 2)
-            mask = checkerboard(z.shape[-2:], parity, z.device)
+            mask = checkerboard(z.shape[-2], z.shape[-1], parity, z.device)
             total = total + (gaussian_bits(z[:, channel], mean, log_scale) * mask).sum((1, 2))
         return total, hyper_bits
 

@@ -1,0 +1,241 @@
+"""``python -m diffusion_codec.bench``: seconds and memory of the codec, as a table.
+
+Each size is measured in a fresh process: loading, then the median of several warm runs of compress and decompress,
+stage by stage, then the range coder alone on the same symbols, then the most memory the process ever held.
+"""
+
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.table import Table
+
+from diffusion_codec import bitstream, datasets, fetch
+from diffusion_codec.codec import DEFAULT_STEPS, Codec
+from diffusion_codec.entropy.coder import LatentCoder, Streams
+from diffusion_codec.entropy.model import SideInformation, checkerboard, table_indices
+from diffusion_codec.entropy.range_coder import Decoder, Encoder
+from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.evaluation.records import environment
+from diffusion_codec.files import write_atomically
+
+PHOTOGRAPH = "motorcycle_left"
+SIZES = ((256, 256), (768, 512))
+SMOKE_SIZES = ((64, 48),)
+REPEATS, SMOKE_REPEATS = 5, 1
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one fresh process measures; ``backbone`` and ``weights`` as in :meth:`Codec.from_pretrained`."""
+
+    width: int
+    height: int
+    repeats: int
+    steps: int = DEFAULT_STEPS
+    backbone: str = "mini"
+    weights: Path | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Medians in seconds of warm runs, bytes of the file, and the peak memory of the whole process in bytes."""
+
+    width: int
+    height: int
+    load: float
+    compress: dict[str, float]
+    decompress: dict[str, float]
+    range_coder: dict[str, float]
+    symbols: int
+    file_bytes: int
+    peak_memory: int
+
+
+def photograph(width: int, height: int) -> np.ndarray:
+    """A photograph that ships with scikit-image, scaled and cut to uint8 (height, width, 3)."""
+    items = {item.id: item for item in datasets.load("sample")}
+    image = Image.fromarray(items[PHOTOGRAPH].pixels())
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
+
+
+def measure(job: Job) -> Measurement:
+    """Run ``job`` in this process."""
+    pixels = photograph(job.width, job.height)
+    started = time.perf_counter()
+    codec = Codec.from_pretrained(job.backbone, job.weights, job.device)
+    load = time.perf_counter() - started
+    data = codec.compress(pixels).data  # warms the caches, as decompress does
+    codec.decompress(data, job.steps)
+    compress = [_timed(lambda: codec.compress(pixels).seconds) for _ in range(job.repeats)]
+    decompress = [_timed(lambda: codec.decompress(data, job.steps).seconds) for _ in range(job.repeats)]
+    coding, symbols = range_coder_alone(codec.weights.latent_coder, data, job.repeats)
+    return Measurement(
+        width=job.width,
+        height=job.height,
+        load=load,
+        compress=_medians(compress),
+        decompress=_medians(decompress),
+        range_coder=coding,
+        symbols=symbols,
+        file_bytes=len(data),
+        peak_memory=peak_memory(),
+    )
+
+
+def range_coder_alone(coder: LatentCoder, data: bytes, repeats: int) -> tuple[dict[str, float], int]:
+    """Seconds to encode and decode a file's symbols when the networks have spoken already; number of symbols."""
+    groups = symbol_groups(coder, data)
+    stream = b""
+
+    def encode() -> None:
+        nonlocal stream
+        encoder = Encoder(coder.gaussian)
+        for values, level, mean in groups:
+            encoder.put(values, level, mean)
+        stream = encoder.finish()
+
+    def decode() -> None:
+        decoder = Decoder(coder.gaussian, stream)
+        for values, level, mean in groups:
+            if not np.array_equal(decoder.get(level, mean), values):
+                raise AssertionError("the range coder did not return the symbols it was given")
+
+    seconds = {
+        "encode": median(_seconds(encode) for _ in range(repeats)),
+        "decode": median(_seconds(decode) for _ in range(repeats)),
+    }
+    return seconds, sum(len(values) for values, _, _ in groups)
+
+
+@torch.inference_mode()
+def symbol_groups(coder: LatentCoder, data: bytes) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What the range coder is given for a file, pass by pass: values, table levels, means; int64 (n,) each."""
+    file = bitstream.read(data)
+    header = file.header
+    size = (-(-header.height // 8), -(-header.width // 8))
+    side = SideInformation(torch.tensor([header.alpha]), torch.tensor([header.timestep]))
+    z_hat = coder.decode(Streams(file.hyper, file.latent), size, side)
+    side = SideInformation(side.alpha_index.double(), side.timestep.double())
+    features = coder.hyper_features(file.hyper, size)
+    groups = []
+    for index, mean, log_scale in coder.model.each_pass(z_hat.double()[None], side, features):
+        mask = checkerboard(*size, index % 2)
+        level, fraction = table_indices(mean[0][mask], log_scale[0][mask])
+        groups.append((z_hat[index // 2][mask].numpy(), level.numpy(), fraction.numpy()))
+    return groups
+
+
+def peak_memory() -> int:
+    """The most memory this process ever held, in bytes (``getrusage``; Linux counts in KiB, macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def in_fresh_process(job: Job) -> Measurement:
+    """:func:`measure` in a process of its own, so that its memory is nobody else's."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(measure, job).result()
+
+
+def table(measurements: list[Measurement]) -> Table:
+    """One column a size, one row a stage."""
+    shown = Table("", *(f"{m.width} x {m.height}" for m in measurements), box=None)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+
+    def rows(title: str, field: str) -> None:
+        stages = list(dict.fromkeys(stage for m in measurements for stage in getattr(m, field)))
+        for stage in stages:
+            cells = [f"{getattr(m, field).get(stage, 0):.3f} s" for m in measurements]
+            shown.add_row(f"{title} {stage}" if stage == "total" else f"  {stage}", *cells)
+
+    shown.add_row("load the models (once)", *(f"{m.load:.2f} s" for m in measurements))
+    rows("compress", "compress")
+    rows("decompress", "decompress")
+    shown.add_row("range coder alone", *(f"{m.symbols} symbols" for m in measurements))
+    rows("range coder", "range_coder")
+    shown.add_row("file", *(f"{m.file_bytes} bytes" for m in measurements))
+    shown.add_row("peak memory of the process", *(f"{m.peak_memory / 2**20:.0f} MiB" for m in measurements))
+    return shown
+
+
+def _timed(run: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Stages as reported, and the whole call as ``total``, which comes first."""
+    started = time.perf_counter()
+    stages = run()
+    return {"total": time.perf_counter() - started, **stages}
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {stage: median(run[stage] for run in runs) for stage in runs[0]}
+
+
+@app.command()
+def bench(
+    smoke: Annotated[bool, typer.Option("--smoke", help="One tiny picture, once: does it run?")] = False,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Warm runs; the median is shown")] = None,
+    steps: Annotated[int, typer.Option(min=0, help="DDIM steps of decompress")] = DEFAULT_STEPS,
+    backbone: Annotated[str, typer.Option(help="Embedded backbone or a folder")] = "mini",
+    weights: Annotated[Path | None, typer.Option(help="Codec weights (default: embedded)")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    save: Annotated[bool, typer.Option("--save", help="Also write data/results/bench.json")] = False,
+) -> None:
+    """Measure seconds by stage and memory of compress and decompress, model loading apart."""
+    repeats = repeats or (SMOKE_REPEATS if smoke else REPEATS)
+    sizes = SMOKE_SIZES if smoke else SIZES
+    jobs = [Job(width, height, repeats, steps, backbone, weights, device) for width, height in sizes]
+    about = environment(device, seed=0)
+    try:
+        measurements = [in_fresh_process(job) for job in jobs]
+    except DiffusionCodecError as error:
+        typer.echo(f"bench: error: {error}", err=True)
+        raise typer.Exit(1) from None
+    console = Console()
+    console.print(table(measurements))
+    console.print(
+        f"Median of {repeats} warm runs, {steps} DDIM steps, backbone {Path(backbone).name}, photograph {PHOTOGRAPH}; "
+        f"{about['machine']}, {about['threads']} threads, torch {about['versions']['torch']}.",
+    )
+    if save:
+        about |= {
+            "repeats": repeats,
+            "steps": steps,
+            "backbone": Path(backbone).name,
+            "photograph": PHOTOGRAPH,
+        }
+        console.print(f"Written: {_save(about, measurements)}")
+
+
+def _save(about: dict[str, Any], measurements: list[Measurement]) -> Path:
+    result = {"about": about, "measurements": [asdict(m) for m in measurements]}
+    path = fetch.repository_root() / "data" / "results" / "bench.json"
+    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode(), force=True)
+    return path.relative_to(fetch.repository_root())
+
+
+if __name__ == "__main__":
+    app()
