@@ -27,7 +27,7 @@ BOOK    := $(BIN)/python -m diffusion_codec.book
 export NB P
 SMOKE_FLAG := $(if $(filter-out 0,$(SMOKE)),--smoke)
 FORCE_FLAG := $(if $(filter-out 0,$(FORCE)),--force)
-PYTEST  ?= -q
+PYTEST  ?= -q -n 2 --dist loadfile
 
 help:  ## Show this list
 	@echo "Usage: make TARGET [NAME=value ...]"; echo
@@ -39,8 +39,8 @@ help:  ## Show this list
 setup: | $(READY)  ## Make .venv with the tested versions (all other targets do this first)
 	@echo "Ready: $(BIN)/diffusion-codec"
 
-test: | $(READY)  ## Run the tests; PYTEST='-k header -x' passes options on
-	$(BIN)/python -m pytest $(PYTEST)
+test: | $(READY)  ## Run the tests; PYTEST='-k header -x' passes other options
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
 lint: | $(READY)  ## Check style, types and that notebooks carry no outputs
 	$(BIN)/ruff check .
@@ -59,7 +59,7 @@ book: | $(READY)  ## Run the notebooks that are out of date and build the book: 
 run: | $(READY)  ## Run one notebook, NB=03, with other parameters, P='bitrates: [0.1, 0.2]' (FORCE=1: even if up to date)
 	@$(BOOK) run "$${NB}" --parameters="$${P}" $(SMOKE_FLAG) $(FORCE_FLAG)
 
-bench: | $(READY)  ## Measure seconds and memory of setup, book, compress and decompress
+bench: | $(READY)  ## Measure seconds by stage and memory of compress and decompress
 	$(BIN)/python -m diffusion_codec.bench $(SMOKE_FLAG)
 
 results: | $(READY)  ## Measure this codec and its rivals again: data/results/
