@@ -151,12 +151,18 @@ def radial_spectrum(error: Tensor, bins: int = SPECTRUM_BINS) -> np.ndarray:
 
 def mutual_information(a: np.ndarray, b: np.ndarray, bins: int = INFORMATION_BINS) -> float:
     """Bits that a tells about b, each cut into ``bins`` classes of equal count (Miller-Madow; not below 0)."""
-    classes = [np.argsort(np.argsort(v, kind="stable"), kind="stable") * bins // len(v) for v in (a, b)]
+    classes = [_classes(v, bins) for v in (a, b)]
     counts = np.bincount(classes[0] * bins + classes[1], minlength=bins**2)
     joint = stats.entropy(counts, base=2)
     marginals = [stats.entropy(np.bincount(c, minlength=bins), base=2) for c in classes]
     bias = ((counts > 0).sum() - 2 * bins + 1) / (2 * len(a) * np.log(2))
     return max(float(sum(marginals) - joint - bias), 0.0)
+
+
+def _classes(values: np.ndarray, bins: int) -> np.ndarray:
+    rank = np.empty(len(values), np.int64)
+    rank[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return rank * bins // len(values)
 
 
 def error_statistics(
