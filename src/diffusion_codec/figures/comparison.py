@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.codecs import Pixels
 from diffusion_codec.evaluation.pictures import ORIGINAL, Picture
-from diffusion_codec.figures.rate_distortion import line
+from diffusion_codec.figures.rate_distortion import CEILING, OWN, line
 from diffusion_codec.figures.style import WIDTH, canvas
+
+TEXT_HEIGHT = 0.62
+"""Inches for the lines above and below a crop."""
 
 CROP = 192
 COLUMNS = 4
@@ -54,15 +57,19 @@ def grid(pictures: Sequence[Picture], folder: Path) -> Figure:
         raise BadInputError("a comparison shows one photograph; give the pictures of one image")
     ordered = sorted(pictures, key=lambda picture: picture.codec != ORIGINAL)
     rows = -(-len(ordered) // COLUMNS)
-    at = motif(ordered[0].image).at
-    figure, axes = canvas(rows, COLUMNS, height=WIDTH / COLUMNS + 0.42)
+    side = WIDTH / COLUMNS
+    figure, axes = canvas(rows, COLUMNS, height=side + TEXT_HEIGHT, layout=None)
     for axis in axes.flat:
         axis.set_axis_off()
+    at = motif(ordered[0].image).at
     for axis, picture in zip(axes.flat, ordered, strict=False):
         axis.imshow(crop(picture.pixels(folder), at), interpolation="lanczos")
         axis.set_title(_title(picture), fontsize=8.5, loc="left", pad=3)
-        axis.text(0, -0.03, _size(picture), transform=axis.transAxes, fontsize=8, va="top")
-    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.02)
+        axis.text(0, -0.03, _size(picture), transform=axis.transAxes, fontsize=7.8, va="top", linespacing=1.3)
+    # by hand: no text may push the photographs apart
+    height = rows * (side + TEXT_HEIGHT)
+    top, bottom = 1 - 0.2 / height, (TEXT_HEIGHT - 0.2) / height
+    figure.subplots_adjust(0, bottom, 1, top, wspace=0.04, hspace=TEXT_HEIGHT / side)
     return figure
 
 
@@ -78,14 +85,18 @@ def crop(pixels: Pixels, at: tuple[float, float], side: int = CROP) -> Pixels:
 def _title(picture: Picture) -> str:
     if picture.codec == ORIGINAL:
         return "original"
-    return line(picture.codec).label.replace(", no file", "").replace("), ", "),\n")
+    if picture.codec.startswith(CEILING):
+        return "autoencoder alone"
+    own = picture.codec.startswith(OWN)
+    return line(picture.codec).label.split(", ")[-1] if own else line(picture.codec).label
 
 
 def _size(picture: Picture) -> str:
-    if picture.bytes is None or picture.bpp is None:
-        return "no file"
-    if picture.codec == ORIGINAL:
-        return f"{picture.bytes:,} bytes".replace(",", "\u202f")
-    above = " (its smallest)" if picture.bpp > picture.target_bpp else ""
-    size = f"{picture.bytes:,}".replace(",", "\u202f") + f" bytes · {picture.bpp:.3f} bpp{above}"
-    return size + (f"\nLPIPS {picture.lpips:.3f}" if picture.lpips is not None else "")
+    """Two lines: bytes and rate of the whole file, the distance of the whole photograph."""
+    size = "no file"
+    if picture.bytes is not None and picture.bpp is not None:
+        size = f"{picture.bytes:,}".replace(",", "\u202f") + f" bytes, {picture.bpp:.3f} bpp"
+    if picture.codec == ORIGINAL or picture.lpips is None:
+        return size
+    above = picture.bpp is not None and picture.bpp > picture.target_bpp
+    return f"{size}\nLPIPS {picture.lpips:.3f}" + (" · its smallest file" if above else "")

@@ -55,9 +55,10 @@ def line(codec: str) -> Line:
 
 
 def metric_label(metric: str) -> str:
-    """A metric's name and which way is better."""
-    arrow = "↑" if metrics.get(metric).higher_is_better else "↓"
-    return f"{LABELS.get(metric, metric)} {arrow}"
+    """A metric's name, its unit and which way is better."""
+    unit = " (dB)" if metric == "psnr" else ""
+    better = "↑" if metrics.get(metric).higher_is_better else "↓"
+    return f"{LABELS.get(metric, metric)}{unit} {better}"
 
 
 def curves(summary: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
@@ -98,8 +99,7 @@ def denoising(gain: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
             linestyle="",
             capsize=3,
         )
-        side = "above 0 is better" if metrics.get(metric).higher_is_better else "below 0 is better"
-        axis.set_title(f"Change of {LABELS.get(metric, metric)}: {side}")
+        axis.set_title(f"Change of {metric_label(metric)}")
         _rate_axis(axis, rows["bpp"])
     return figure
 
@@ -120,7 +120,8 @@ def steps(summary: pd.DataFrame, metric_names: Sequence[str], default: int) -> F
                 marker=marker,
                 label=f"{rate:g} bits per pixel asked for, {group['bpp'].mean():.3f} measured",
             )
-        axis.axvline(default, color=COLOURS["grey"], linewidth=0.9, linestyle=":")
+        if default in set(rows["steps"]):
+            axis.axvline(default, color=COLOURS["grey"], linewidth=0.9, linestyle=":")
         axis.set_title(metric_label(metric))
         axis.set_xlabel("denoising steps")
         axis.set_xticks(sorted(int(count) for count in rows["steps"].unique()))

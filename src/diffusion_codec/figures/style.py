@@ -45,7 +45,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "figure.dpi": 110,
     "figure.facecolor": "white",  # the site's dark mode shows figures on their own white
     "font.size": 9,
@@ -70,13 +70,13 @@ def use() -> None:
 
 
 def canvas(
-    rows: int = 1, columns: int = 1, height: float = PANEL_HEIGHT, **options: Any
+    rows: int = 1, columns: int = 1, height: float = PANEL_HEIGHT, layout: Any = "constrained", **options: Any
 ) -> tuple[Figure, np.ndarray[Any, Any]]:
     """A figure as wide as the text and its axes, always rows x columns; `height` is inches a row.
 
     It is not registered with pyplot: nothing shows it twice, nothing has to close it.
     """
-    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height * rows), layout=layout)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

@@ -1,0 +1,118 @@
+"""Sentences computed from numbers: right in both directions, and honest about what was not measured."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_tables import run
+
+from diffusion_codec import baselines, datasets
+from diffusion_codec.evaluation import codecs, findings, pictures, records
+from diffusion_codec.evaluation.tables import NotComparableError, summarise
+
+
+def results(**lpips_by_codec) -> records.Results:
+    """Six images at two rates; the value of image i is that of the codec plus i / 1000."""
+    one = run()
+    rows = [
+        records.Record(
+            run=one.id,
+            codec=codec.replace("_at_", "@"),
+            image=str(image),
+            width=8,
+            height=8,
+            target_bpp=rate,
+            bpp=rate * 0.99,
+            bytes=1,
+            metric="lpips-alex",
+            value=value + image / 1000,
+            steps=0 if "_at_" in codec else 3,
+        )
+        for codec, values in lpips_by_codec.items()
+        for rate, value in zip((0.1, 0.2), values, strict=True)
+        for image in range(6)
+    ]
+    return records.Results(rows, [one])
+
+
+def test_one_codec_as_per_cent_of_another():
+    found = findings.compare(results(dfc=(0.1, 0.1), avif=(0.2, 0.2)), "dfc", "avif", "lpips-alex", 0.1)
+    assert found.percent == pytest.approx(100 * 0.1025 / 0.2025)
+    assert found.low < found.percent < found.high
+    assert found.images == 6
+    assert found.bpp == pytest.approx(0.099)
+    assert str(found).startswith("51 % of AVIF's")
+
+
+def test_what_was_not_measured_is_said():
+    some = results(dfc=(0.1, 0.1), avif=(0.2, 0.2))
+    said = findings.comparison_sentence(some, "dfc", ("avif", "jpeg2000"), "lpips-alex", 0.1)
+    assert "51 % of AVIF's" in said
+    assert "not compared with JPEG 2000" in said
+    with pytest.raises(NotComparableError):
+        findings.compare(some, "dfc", "jpeg2000", "lpips-alex", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("without", "verdict"), [((0.3, 0.2), "Yes"), ((0.3, 0.05), "No"), ((0.05, 0.05), "No")]
+)
+def test_the_verdict_follows_the_numbers(without, verdict):
+    gain = findings.denoising_gain(results(dfc=(0.1, 0.1), dfc_at_0=without), "dfc", "dfc@0", ["lpips-alex"])
+    assert gain["difference"].to_list() == pytest.approx([0.1 - value for value in without])
+    said = findings.denoising_verdict(gain)
+    assert said.startswith(verdict)
+    if without == (0.3, 0.05):
+        assert "not at 0.198 bits per pixel" in said
+
+
+def test_a_gain_in_a_metric_where_more_is_better():
+    some = results(dfc=(0.2, 0.2), dfc_at_0=(0.1, 0.1))
+    psnr = records.Results(
+        [r.model_copy(update={"metric": "psnr"}) for r in some.records], some.runs.values()
+    )
+    gain = findings.denoising_gain(psnr, "dfc", "dfc@0", ["psnr"])
+    assert gain["better"].all()
+    assert findings.denoising_verdict(gain, "psnr").startswith("Yes")
+    assert "No rate" in findings.denoising_verdict(gain, "lpips-alex")
+
+
+def test_best_number_of_steps():
+    table = summarise(results(dfc=(0.1, 0.3), dfc_at_0=(0.2, 0.2)))
+    said = findings.best_steps(table, "lpips-alex")
+    assert "Of 0, 3 steps the best by LPIPS (AlexNet): 3 at 0.099" in said
+    assert "0 at 0.198" in said
+
+
+def test_table_of_means_has_a_row_a_codec_and_rate():
+    table = findings.means_table(summarise(results(dfc=(0.1, 0.3), avif=(0.2, 0.2))), ["lpips-alex"])
+    assert table.columns.to_list() == ["codec", "asked", "measured", "images", "lpips-alex"]
+    assert len(table) == 4
+
+
+def test_nearest_rate_is_nearest_in_ratio():
+    assert findings.nearest_rate((0.05, 0.3), 0.1) == 0.05
+    assert findings.nearest_rate((0.2, 0.11), 0.1) == 0.11
+
+
+def test_text_is_handed_on_as_it_is():
+    assert repr(findings.Sentence("AVIF's")) == "AVIF's"
+
+
+def test_pictures_are_those_of_the_files(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for item in datasets.load("sample", limit=2):
+        Image.fromarray(item.pixels()[:96, :128]).save(folder / f"{item.id}.png")
+    photos = datasets.photographs(folder)
+    jpeg = codecs.BaselineCodec(baselines.get("jpeg"))
+    made = pictures.decode([jpeg], list(photos), "here", 1.0, tmp_path / "out")
+    assert pictures.read(tmp_path / "out") == made
+    assert [p.codec for p in made] == ["original", "jpeg"] * 2
+    data = baselines.get("jpeg").encode_at(photos[0].pixels(), 1.0).data
+    assert made[1].bytes == len(data)
+    assert np.array_equal(made[1].pixels(tmp_path / "out"), baselines.get("jpeg").decode(data))
+    assert made[0].bytes == photos[0].path.stat().st_size
+    first = photos[0].id
+    assert [p.id for p in pictures.choose(photos, [first], 2)] == [first]
+    assert [p.id for p in pictures.choose(photos, ["kodim23", "kodim04"], 2)] == [p.id for p in photos]
+    with pytest.raises(ValueError, match="kodim23"):
+        pictures.choose(photos, [first, "kodim23"], 2)
