@@ -9,8 +9,15 @@ from diffusion_codec.errors import BadInputError
 ESCAPE_LIMIT = 1 << 14
 """Escaped values lie in [-ESCAPE_LIMIT, ESCAPE_LIMIT)."""
 
+CHUNK = 1 << 15
+
 _CATEGORICAL = constriction.stream.model.Categorical(lazy=True, perfect=False)
 _ESCAPED = constriction.stream.model.Uniform(2 * ESCAPE_LIMIT)
+
+
+def _chunks(length: int) -> list[slice]:
+    """Slices of at most CHUNK symbols: their rows of probabilities are what takes memory."""
+    return [slice(start, start + CHUNK) for start in range(0, length, CHUNK)]
 
 
 class TableCoder:
@@ -26,10 +33,9 @@ class TableCoder:
         # multiples of 2^-22: exact in float32, so the coder's own arithmetic starts from exact numbers
         self.rows = (tables.reshape(-1, tables.shape[-1]).astype(np.float32) / TOTAL).astype(np.float32)
 
-    def probabilities(self, level: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of probabilities (n, symbols) and integer parts (n,) of the means, given in 1/fractions."""
-        whole = mean // self.fractions
-        return self.rows[level * self.fractions + (mean - whole * self.fractions)], whole
+    def probabilities(self, level: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Rows of probabilities (n, symbols) for table indices (n,); means are given in 1/fractions."""
+        return self.rows[level * self.fractions + mean % self.fractions]
 
 
 class Encoder(TableCoder):
@@ -47,11 +53,11 @@ class Encoder(TableCoder):
         """
         if not len(values):
             return
-        rows, whole = self.probabilities(level, mean)
-        residual = values - whole
+        residual = values - mean // self.fractions
         escaped = np.abs(residual) > self.radius
         symbols = np.where(escaped, ESCAPE, residual + self.radius).astype(np.int32)
-        self._coder.encode(symbols, _CATEGORICAL, rows)
+        for part in _chunks(len(values)):
+            self._coder.encode(symbols[part], _CATEGORICAL, self.probabilities(level[part], mean[part]))
         if escaped.any():
             far = values[escaped] + ESCAPE_LIMIT
             if far.min() < 0 or far.max() >= 2 * ESCAPE_LIMIT:
@@ -81,10 +87,11 @@ class Decoder(TableCoder):
         """
         if not len(level):
             return np.zeros(0, np.int64)
-        rows, whole = self.probabilities(level, mean)
+        symbols = np.empty(len(level), np.int64)
         try:
-            symbols = self._coder.decode(_CATEGORICAL, rows).astype(np.int64)
-            values: np.ndarray = symbols - self.radius + whole
+            for part in _chunks(len(level)):
+                symbols[part] = self._coder.decode(_CATEGORICAL, self.probabilities(level[part], mean[part]))
+            values: np.ndarray = symbols - self.radius + mean // self.fractions
             escaped = symbols == ESCAPE
             if escaped.any():
                 far = self._coder.decode(_ESCAPED, int(escaped.sum())).astype(np.int64)
