@@ -112,13 +112,23 @@ class Codec:
         return cls(Backbone.from_pretrained(backbone, device), loaded)
 
     @torch.inference_mode()
-    def compress(self, pixels: np.ndarray, quality: float = 50.0, *, grayscale: bool = False) -> Compressed:
-        """The file of ``pixels``, uint8 (H, W, 3), at ``quality`` 0..100."""
+    def compress(
+        self,
+        pixels: np.ndarray,
+        quality: float = 50.0,
+        *,
+        grayscale: bool = False,
+        dither_seed: int | None = None,
+    ) -> Compressed:
+        """The file of ``pixels``, uint8 (H, W, 3), at ``quality`` 0..100.
+
+        With ``dither_seed`` (0..65535) quantisation is universal: both sides draw the same dither from the seed.
+        """
         if not 0 <= quality <= 100:
             raise BadInputError(f"quality {quality:g} is outside 0 to 100")
         watch = Stopwatch(self.backbone.device)
         y = self._analyse(pixels, watch)
-        return self._encode(y, pixels.shape, quality, grayscale, watch)
+        return self._encode(y, pixels.shape, quality, grayscale, watch, dither_seed)
 
     @torch.inference_mode()
     def compress_to_size(self, pixels: np.ndarray, max_bytes: int, *, grayscale: bool = False) -> Compressed:
@@ -192,14 +202,20 @@ class Codec:
             return self.backbone.encode(_from_pixels(pixels).to(self.backbone.device))
 
     def _encode(
-        self, y: Tensor, shape: tuple[int, ...], quality: float, grayscale: bool, watch: Stopwatch
+        self,
+        y: Tensor,
+        shape: tuple[int, ...],
+        quality: float,
+        grayscale: bool,
+        watch: Stopwatch,
+        dither_seed: int | None = None,
     ) -> Compressed:
         with watch.stage("parameters"):
             alpha, beta, t = self.p_phi(y, torch.tensor([lambda_of(quality)], device=y.device))
             a, b = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
             timestep = t.round().clamp(0, bitstream.MAX_TIMESTEP)
             z = quantization.affine(y, quantization.alpha_from_index(a), quantization.beta_from_index(b))
-            z_hat = z[0].round().long().cpu()
+            z_hat = (z[0].cpu() + _dither(dither_seed, z.shape[1:])).round().long()
         header = Header(
             width=shape[1],
             height=shape[0],
@@ -207,6 +223,7 @@ class Codec:
             timestep=int(timestep),
             alpha=tuple(int(v) for v in a[0]),  # type: ignore[arg-type]
             beta=tuple(int(v) for v in b[0]),  # type: ignore[arg-type]
+            dither_seed=dither_seed,
             grayscale=grayscale,
         )
         with watch.stage("entropy"):
@@ -229,9 +246,19 @@ class Codec:
         """y_hat = (z_hat - beta) / alpha, (1, 4, h, w), and t, (1,)."""
         alpha = quantization.alpha_from_index(torch.tensor([header.alpha]))
         beta = quantization.beta_from_index(torch.tensor([header.beta]))
-        y_hat = quantization.inverse_affine(z_hat[None].float(), alpha, beta)
+        z = z_hat.float() - _dither(header.dither_seed, z_hat.shape)
+        y_hat = quantization.inverse_affine(z[None], alpha, beta)
         device = self.backbone.device
         return y_hat.to(device), torch.tensor([float(header.timestep)], device=device)
+
+
+def _dither(seed: int | None, shape: torch.Size) -> Tensor:
+    """The dither of :func:`diffusion_codec.quantization.shared_dither`, or zeros without a seed."""
+    return (
+        torch.zeros(shape)
+        if seed is None
+        else torch.from_numpy(quantization.shared_dither(seed, tuple(shape)))
+    )
 
 
 def _side_information(header: Header) -> SideInformation:
