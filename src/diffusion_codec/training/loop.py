@@ -118,10 +118,12 @@ class TrainingState:
         """Continue from a file :meth:`save` wrote for the same model."""
         with safe_open(path, "pt") as file, torch.no_grad():
             self.step = int(file.metadata()["step"])
+            stored = set(file.keys())
             for name, parameter in self.parameters.items():
                 parameter.copy_(file.get_tensor(f"model.{name}"))
                 self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
-                if self.step:
+                # a parameter that no stage has trained yet has no optimiser state
+                if f"optimizer.step.{name}" in stored:
                     self.optimizer.state[parameter] = {
                         key: file.get_tensor(f"optimizer.{key}.{name}").to(
                             "cpu" if key == "step" else parameter.device
