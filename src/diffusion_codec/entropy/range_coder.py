@@ -35,7 +35,8 @@ class TableCoder:
 
     def probabilities(self, level: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """Rows of probabilities (n, symbols) for table indices (n,); means are given in 1/fractions."""
-        return self.rows[level * self.fractions + mean % self.fractions]
+        rows: np.ndarray = self.rows[level * self.fractions + mean % self.fractions]
+        return rows
 
 
 class Encoder(TableCoder):
