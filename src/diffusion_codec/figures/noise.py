@@ -129,7 +129,12 @@ def _spectra(axis: Axes, statistics: pd.DataFrame, steps: Sequence[float]) -> No
                       label=rf"{kind}, $\Delta$ = {step:.2g}")  # fmt: skip
     axis.axhline(1, color=COLOURS["grey"], lw=1)
     axis.set(xlabel="spatial frequency (cycles per latent position)", title="White?")
-    axis.set(ylabel=r"power / ($\Delta^2/12$)", ylim=(0, None))
+    axis.set(ylabel=r"power / ($\Delta^2/12$)", yscale="log")
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 0.5), max(high, 2))
+    ticks = [v for v in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if axis.get_ylim()[0] <= v <= axis.get_ylim()[1]]
+    axis.set_yticks(ticks, [f"{v:g}" for v in ticks])
+    axis.minorticks_off()
     axis.legend(fontsize=7)
 
 
