@@ -34,9 +34,12 @@ CLAIM_ABOVE_BPP = 0.03
 
 
 class Sentence(str):
-    """Text that a notebook hands to the book as it is, without quotation marks."""
+    """Text that a notebook hands to the book as it is, without quotation marks, as text or as Markdown."""
 
     def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_markdown_(self) -> str:
         return str(self)
 
 
@@ -175,6 +178,11 @@ def _rates(rows: pd.DataFrame) -> str:
 
 LOOKED_AT = ("dfc-mini", "dfc-mini@0", "ceiling-mini", "avif", "webp", "jpeg2000", "jpeg")
 """Codecs whose photographs are shown beside the original, in this order."""
+
+
+def looked_at(measured: Sequence[str]) -> list[str]:
+    """Those of them that were measured, and the two that the landing page needs."""
+    return [name for name in LOOKED_AT if name in measured or name in ("dfc-mini", "jpeg")]
 
 
 def chosen(measured: Sequence[str], wanted: Sequence[str]) -> list[str]:

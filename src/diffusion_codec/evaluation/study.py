@@ -108,7 +108,8 @@ class Measured:
             when = f"all {self.new} numbers measured by this notebook"
         else:
             when = f"{self.stored} numbers stored with the project, {self.new} measured by this notebook"
-        return f"{photos} ({self.photographs.origin}, SHA-256 {self.photographs.sha256[:8]}…); {when}"
+        told = f"{self.note} " if self.note else ""
+        return f"{told}{photos} ({self.photographs.origin}, SHA-256 {self.photographs.sha256[:8]}…); {when}"
 
 
 def open_photographs(name: str) -> tuple[ImageDataset, str]:
@@ -119,7 +120,7 @@ def open_photographs(name: str) -> tuple[ImageDataset, str]:
         if name == FALLBACK:
             raise
         logger.warning("%s", error)
-        return datasets.load(FALLBACK), f"The data set {name} cannot be had here; this is {FALLBACK}."
+        return datasets.load(FALLBACK), f"(the data set {name} cannot be had here)"
 
 
 def measure(

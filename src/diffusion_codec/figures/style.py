@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from diffusion_codec.files import write_atomically
 
@@ -78,6 +80,14 @@ def canvas(
     """
     figure = Figure(figsize=(WIDTH, height * rows), layout=layout)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def table(frame: pd.DataFrame, precision: int = 3) -> Styler:
+    """A table for a notebook's cell: numbers to the right, room between the columns, no index."""
+    cells = {"text-align": "right", "padding": "0.15rem 0.8rem"}
+    heads = [{"selector": "th", "props": list(cells.items())}]
+    shown = frame.style.hide(axis="index").format(precision=precision, na_rep="–")
+    return shown.set_properties(**cells).set_table_styles(heads)
 
 
 @dataclass(frozen=True)
