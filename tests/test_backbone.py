@@ -70,6 +70,13 @@ def test_a_folder_gives_the_same_model(tmp_path: Path) -> None:
     assert loaded.name == "tiny"
 
 
+def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = write_tiny_backbone(tmp_path / "tiny")
+    capfd.readouterr()
+    Backbone.from_pretrained(folder)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_unknown_name_lists_the_embedded_ones() -> None:
     with pytest.raises(MissingDataError, match="mini"):
         Backbone.from_pretrained("maxi")

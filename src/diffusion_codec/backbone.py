@@ -212,7 +212,10 @@ def _load_part(model_class: Any, folder: Path) -> Any:
     if not folder.is_dir():
         raise BadInputError(f"{folder} is missing; a backbone folder holds vae/, unet/ and scheduler/")
     try:
-        return model_class.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        # the low-memory way needs the package accelerate, and diffusers complains on stderr where it is missing
+        return model_class.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise BadInputError(f"{folder} does not hold a {model_class.__name__}: {error}") from error
 
