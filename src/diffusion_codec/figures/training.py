@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from diffusion_codec.figures.style import COLOURS, WIDTH, canvas
 
@@ -36,6 +37,7 @@ def this_run(losses: pd.DataFrame, window: int = 9) -> Figure:
         mean = losses[column].rolling(window, center=True, min_periods=1).mean()
         axis.plot(losses["step"], mean, color=COLOURS["blue"], label=f"mean of {window} steps")
         axis.set(title=title, xlabel="step", ylabel=label, ylim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2)
     return figure
