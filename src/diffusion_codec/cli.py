@@ -368,5 +368,9 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-add_lazy_group("train", "diffusion_codec.training.cli:app", "Train the small backbone and the codec's own networks.")
-add_lazy_group("evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates.")
+add_lazy_group(
+    "train", "diffusion_codec.training.cli:app", "Train the small backbone and the codec's own networks."
+)
+add_lazy_group(
+    "evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates."
+)
