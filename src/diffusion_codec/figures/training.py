@@ -56,9 +56,10 @@ def shipped_runs(curves: Mapping[str, pd.DataFrame]) -> Figure:
         window = max(1, len(known) // 25)
         mean = known["loss"].rolling(window, center=True, min_periods=1).mean()
         axis.plot(known["step"], mean, color=COLOURS["blue"])
-        axis.set(
-            title=name, xlabel="step", ylabel="loss", yscale="log" if known["loss"].min() > 0 else "linear"
-        )
+        axis.set(title=name, xlabel="step", ylabel="loss")
+        if known["loss"].min() > 0:
+            axis.set_yscale("log")
+            _plain_ticks(axis, *axis.get_ylim())
     return figure
 
 
@@ -70,8 +71,7 @@ def predictions(table: pd.DataFrame) -> Figure:
         steps = 1 / table[f"alpha_{channel}"]
         _band(left, table["lambda_"], steps, COLOURS[colour], mark, f"channel {channel}")
     left.set(title="Step of each channel", ylabel=r"$\Delta = 1/\alpha$", yscale="log")
-    low, high = 1 / table.filter(like="alpha_").max().max(), 1 / table.filter(like="alpha_").min().min()
-    _plain_ticks(left, low, high)
+    _plain_ticks(left, *left.get_ylim())
     left.legend()
     _band(right, table["lambda_"], table["t"], COLOURS["vermilion"], "o", r"$t$ of $P_\phi$")
     matched = table.groupby("lambda_")["matched_t"].mean()
@@ -97,7 +97,7 @@ def _band(axis: Axes, x: pd.Series, values: pd.Series, colour: str, mark: str, l
 
 
 def _plain_ticks(axis: Axes, low: float, high: float) -> None:
-    ticks = [v for v in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low / 1.5 <= v <= high * 1.5]
+    ticks = [v for v in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= v <= high]
     axis.set_yticks(ticks, [f"{v:g}" for v in ticks])
     axis.minorticks_off()
 
