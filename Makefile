@@ -46,12 +46,12 @@ lint: | $(READY)  ## Check style, types and that notebooks carry no outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(if $(wildcard notebooks/*.ipynb),$(BIN)/nbstripout --verify $(wildcard notebooks/*.ipynb))
+	$(if $(wildcard notebooks/*.ipynb),$(BIN)/nbstripout --keep-id --verify $(wildcard notebooks/*.ipynb))
 
 format: | $(READY)  ## Bring code and notebooks into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(if $(wildcard notebooks/*.ipynb),$(BIN)/nbstripout $(wildcard notebooks/*.ipynb))
+	$(if $(wildcard notebooks/*.ipynb),$(BIN)/nbstripout --keep-id $(wildcard notebooks/*.ipynb))
 
 book: | $(READY)  ## Run the notebooks that are out of date and build the book: build/html/index.html
 	@$(BOOK) build $(SMOKE_FLAG)

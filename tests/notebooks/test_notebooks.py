@@ -41,7 +41,7 @@ def test_no_set_of_parameters_is_left_without_a_notebook() -> None:
 def test_notebooks_are_committed_without_outputs_and_with_stable_names_of_cells() -> None:
     sources = [str(PROJECT.source(notebook)) for notebook in PROJECT.notebooks]
     assert sources
-    command = [sys.executable, "-m", "nbstripout", "--verify", *sources]
+    command = [sys.executable, "-m", "nbstripout", "--keep-id", "--verify", *sources]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"run `make format`:\n{done.stdout}{done.stderr}"
     for notebook in PROJECT.notebooks:
