@@ -75,6 +75,17 @@ def test_a_gain_in_a_metric_where_more_is_better():
     assert "No rate" in findings.denoising_verdict(gain, "lpips-alex")
 
 
+def test_where_a_codec_leads():
+    some = summarise(results(dfc=(0.1, 0.3), dfc_at_0=(0.01, 0.01), avif=(0.2, 0.2)))
+    said = findings.lead_sentence(some, "dfc", "lpips-alex")
+    assert said == (
+        "Asked for 0.1 bits per pixel, this codec has the best LPIPS (AlexNet) of all, another one at 0.2."
+    )
+    behind = summarise(results(dfc=(0.3, 0.3), avif=(0.2, 0.2)))
+    assert findings.lead_sentence(behind, "dfc", "lpips-alex").startswith("At no rate")
+    assert "was not measured" in findings.lead_sentence(behind, "dfc", "psnr")
+
+
 def test_best_number_of_steps():
     table = summarise(results(dfc=(0.1, 0.3), dfc_at_0=(0.2, 0.2)))
     said = findings.best_steps(table, "lpips-alex")

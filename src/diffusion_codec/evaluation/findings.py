@@ -159,6 +159,25 @@ def comparison_sentence(
     return f"At {target_bpp:g} bits per pixel the {known} of this codec is " + ", and ".join(parts) + "."
 
 
+def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
+    """At which of the rates asked for a codec is the best of all that make files, as one sentence."""
+    rows = summary[(summary["metric"] == metric) & summary["target_bpp"].notna() & (summary["missing"] == 0)]
+    rows = rows[(rows["codec"] == codec) | ~rows["codec"].str.startswith(f"{codec}@")]
+    if rows[rows["codec"] == codec].empty or rows["codec"].nunique() < 2:
+        return f"{LABELS.get(metric, metric)} was not measured for this codec and another one."
+    ahead: list[str] = []
+    behind: list[str] = []
+    for rate, group in rows.groupby("target_bpp"):
+        values = group.set_index("codec")["value"] * (1 if metrics.get(metric).higher_is_better else -1)
+        if codec in values.index and len(values) > 1:
+            (ahead if values.idxmax() == codec else behind).append(f"{rate:g}")
+    named = LABELS.get(metric, metric)
+    if not ahead:
+        return f"At no rate asked for has this codec the best {named}."
+    other = f", another one at {_listed(behind)}" if behind else ""
+    return f"Asked for {_listed(ahead)} bits per pixel, this codec has the best {named} of all{other}."
+
+
 def nearest_rate(rates: Sequence[float], wanted: float) -> float:
     """The one of `rates` that is nearest to `wanted`, in ratio."""
     return min(rates, key=lambda rate: abs(np.log(rate / wanted)))
@@ -170,6 +189,10 @@ def _by_image(results: Results, codec: str, metric: str, target_bpp: float) -> d
         for record in current(results)
         if (record.codec, record.metric, record.target_bpp) == (codec, metric, target_bpp)
     }
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _rates(rows: pd.DataFrame) -> str:
