@@ -97,7 +97,7 @@ def _band(axis: Axes, x: pd.Series, values: pd.Series, colour: str, mark: str, l
 
 
 def _plain_ticks(axis: Axes, low: float, high: float) -> None:
-    ticks = [v for v in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= v <= high]
+    ticks = [v for v in (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 20) if low <= v <= high]
     axis.set_yticks(ticks, [f"{v:g}" for v in ticks])
     axis.minorticks_off()
 
