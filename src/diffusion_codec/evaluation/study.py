@@ -25,7 +25,7 @@ FALLBACK = "sample"
 MAX_BITRATE = 24.0
 """Bits per pixel of the uncompressed photograph."""
 
-STANDARD_BITRATES = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4)
+STANDARD_BITRATES = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
 STANDARD_CODECS = ("jpeg", "webp", "jpeg2000", "avif", "ceiling-mini", "dfc-mini", "dfc-mini@0")
 STANDARD_METRICS = ("psnr", "ms-ssim", "lpips-alex", "lpips-squeeze")
 STEPS, STEPS_BITRATES, STEPS_IMAGES = (0, 1, 2, 3, 5, 10), (0.05, 0.1), 4
