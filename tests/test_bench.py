@@ -17,7 +17,7 @@ from tests.tiny import tiny_codec, tiny_weights_file, write_tiny_backbone
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("bench")
     weights = tiny_weights_file(folder / "codec.safetensors", hyper_channels=2)
-    return Job(40, 24, 2, steps=1, backbone=str(write_tiny_backbone(folder / "tiny")), weights=weights)
+    return Job(40, 24, 2, steps=1, backbone=str(write_tiny_backbone(folder / "tiny")), weights=str(weights))
 
 
 @pytest.fixture(scope="module")

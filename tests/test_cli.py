@@ -51,7 +51,7 @@ class StoringCodec:
     calls: ClassVar[list[dict[str, Any]]] = []
 
     @classmethod
-    def from_pretrained(cls, backbone: str, device: str) -> "StoringCodec":
+    def from_pretrained(cls, backbone: str, weights: str, device: str) -> "StoringCodec":
         cls.calls.append({"backbone": backbone, "device": device})
         return cls()
 
@@ -491,7 +491,7 @@ def test_there_and_back_through_the_real_codec(
     from tests.tiny import tiny_weights_file, write_tiny_backbone
 
     weights = tiny_weights_file(tmp_path / "weights.safetensors")
-    monkeypatch.setattr(codec_weights, "embedded_weights", lambda: weights)
+    monkeypatch.setattr(codec_weights, "embedded_weights", lambda name: weights)
     options = ["--backbone", str(write_tiny_backbone(tmp_path / "backbone")), "--json"]
     packed, back = str(tmp_path / "photo.dfc"), str(tmp_path / "back.png")
     reports = []

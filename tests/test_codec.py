@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_codec import bitstream
+from diffusion_codec import bitstream, codec_weights
 from diffusion_codec.codec import Codec, lambda_of
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, MissingDataError
 from tests.tiny import tiny_backbone, tiny_codec
 
 
@@ -131,3 +131,26 @@ def test_dither_is_shared_by_both_sides(codec: Codec) -> None:
     file = bitstream.read(compressed.data)
     other = bitstream.DfcFile(dataclasses.replace(file.header, dither_seed=10), file.hyper, file.latent)
     assert not np.array_equal(codec.decompress(bitstream.write(other), steps=0).pixels, decoded.pixels)
+
+
+def test_a_file_of_other_embedded_weights_decodes(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tiny_codec(tmp_path, seed=1)
+    compressed = other.compress(picture(16, 16))
+    monkeypatch.setattr(codec_weights, "_embedded", lambda: {"other": tmp_path / "codec.safetensors"})
+    assert codec.decompress(compressed.data).symbols_sha256 == compressed.symbols_sha256
+
+
+def test_embedded_codec_holds_its_size_limit_closely() -> None:
+    real = Codec.from_pretrained()
+    rng = np.random.default_rng(3)
+    smooth = rng.integers(0, 256, (16, 24, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    for limit in (1200, 1800, 2500):
+        size = len(real.compress_to_size(smooth, limit).data)
+        assert 0.97 * limit <= size <= limit
+
+
+def test_unknown_embedded_weights_list_the_known() -> None:
+    with pytest.raises(MissingDataError, match="default"):
+        Codec.from_pretrained(weights="nonsense")

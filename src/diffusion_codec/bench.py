@@ -49,7 +49,7 @@ class Job:
     repeats: int
     steps: int = DEFAULT_STEPS
     backbone: str = "mini"
-    weights: Path | None = None
+    weights: str = "default"
     device: str = "cpu"
 
 
@@ -200,7 +200,7 @@ def bench(
     repeats: Annotated[int | None, typer.Option(min=1, help="Warm runs; the median is shown")] = None,
     steps: Annotated[int, typer.Option(min=0, help="DDIM steps of decompress")] = DEFAULT_STEPS,
     backbone: Annotated[str, typer.Option(help="Embedded backbone or a folder")] = "mini",
-    weights: Annotated[Path | None, typer.Option(help="Codec weights (default: embedded)")] = None,
+    weights: Annotated[str, typer.Option(help="Codec weights: embedded by name, or a file")] = "default",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     save: Annotated[bool, typer.Option("--save", help="Also write data/results/bench.json")] = False,
 ) -> None:

@@ -92,6 +92,10 @@ BackboneOption = Annotated[
     str,
     typer.Option(metavar="NAME|FOLDER", help="Diffusion model: a name or a diffusers folder."),
 ]
+WeightsOption = Annotated[
+    str,
+    typer.Option(metavar="NAME|FILE", help="P_phi and entropy model: default, hyperprior, or a file."),
+]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -128,6 +132,7 @@ def compress(
         int | None, typer.Option(metavar="N", min=1, help="The best quality within N bytes.")
     ] = None,
     backbone: BackboneOption = "mini",
+    codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -151,7 +156,7 @@ def compress(
             height, width, _ = picture.pixels.shape
             max_bytes = math.floor(bpp * width * height / 8)
         clock.lap("read")
-        codec = _load_codec(backbone, device, show, clock)
+        codec = _load_codec(backbone, device, show, clock, codec_weights)
         show("compressing")
         result = _compress(codec, picture, quality, max_bytes)
         clock.add(result.seconds)
@@ -228,11 +233,13 @@ def _check_pair(source: str, target: str) -> None:
         raise typer.BadParameter(f"IN and OUT are the same file, '{target}': choose another name for OUT")
 
 
-def _load_codec(backbone: str, device: str, show: Callable[[str], None], clock: "_Clock") -> "Codec":
+def _load_codec(
+    backbone: str, device: str, show: Callable[[str], None], clock: "_Clock", weights: str = "default"
+) -> "Codec":
     show("loading the model")
     from diffusion_codec.codec import Codec
 
-    codec = Codec.from_pretrained(backbone=backbone, device=device)
+    codec = Codec.from_pretrained(backbone=backbone, weights=weights, device=device)
     clock.lap("load")
     return codec
 

@@ -105,10 +105,18 @@ class Codec:
 
     @classmethod
     def from_pretrained(
-        cls, backbone: str | Path = "mini", weights: Path | None = None, device: str | torch.device = "cpu"
+        cls,
+        backbone: str | Path = "mini",
+        weights: str | Path = "default",
+        device: str | torch.device = "cpu",
     ) -> "Codec":
-        """The codec on an embedded backbone or a backbone folder, with the embedded codec weights by default."""
-        loaded = codec_weights.load(weights or codec_weights.embedded_weights())
+        """The codec on an embedded backbone or a backbone folder.
+
+        ``weights`` are those it compresses with: embedded by name, or a file. It decompresses files made with any
+        embedded ones.
+        """
+        path = Path(weights)
+        loaded = codec_weights.load(path if path.is_file() else codec_weights.embedded_weights(str(weights)))
         return cls(Backbone.from_pretrained(backbone, device), loaded)
 
     @torch.inference_mode()
@@ -233,14 +241,12 @@ class Codec:
 
     def _decode_symbols(self, file: DfcFile) -> Tensor:
         header = file.header
-        if header.weights_fingerprint != self.weights.fingerprint:
-            raise BadInputError(
-                f"the file was made with codec weights {header.weights_fingerprint.hex()}, loaded are "
-                f"{self.weights.fingerprint.hex()}: use the release of diffusion-codec that made it"
-            )
+        weights = self.weights
+        if header.weights_fingerprint != weights.fingerprint:
+            weights = codec_weights.of_fingerprint(header.weights_fingerprint)
         size = (-(-header.height // STRIDE), -(-header.width // STRIDE))
         streams = Streams(file.hyper, file.latent)
-        return self.weights.latent_coder.decode(streams, size, _side_information(header))
+        return weights.latent_coder.decode(streams, size, _side_information(header))
 
     def _dequantise(self, z_hat: Tensor, header: Header) -> tuple[Tensor, Tensor]:
         """y_hat = (z_hat - beta) / alpha, (1, 4, h, w), and t, (1,)."""

@@ -49,12 +49,42 @@ class CodecWeights:
     variant: str
 
 
+def _embedded() -> dict[str, Path]:
+    folder = Path(str(resources.files("diffusion_codec"))) / "weights" / "codec"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
 def embedded_weights(name: str = "default") -> Path:
-    """The file of codec weights that ships with the package."""
-    path = Path(str(resources.files("diffusion_codec"))) / "weights" / "codec" / f"{name}.safetensors"
-    if not path.is_file():
-        raise MissingDataError(f"no embedded codec weights {name!r} in {path.parent}")
-    return path
+    """The file of codec weights that ships with the package.
+
+    Raises:
+        MissingDataError: no such name; the message lists those there are.
+    """
+    embedded = _embedded()
+    if name not in embedded:
+        raise MissingDataError(
+            f"no embedded codec weights {name!r}; embedded: {', '.join(embedded) or 'none'}"
+        )
+    return embedded[name]
+
+
+def of_fingerprint(fingerprint: bytes) -> CodecWeights:
+    """The embedded weights a file was made with.
+
+    Raises:
+        BadInputError: none of them.
+    """
+    for path in _embedded().values():
+        if _fingerprint(path) == fingerprint:
+            return load(path)
+    raise BadInputError(
+        f"the file was made with codec weights {fingerprint.hex()}, which this release does not have: use the "
+        "release of diffusion-codec that made it, or name the weights' file"
+    )
+
+
+def _fingerprint(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()[:FINGERPRINT_BYTES]
 
 
 def save(
@@ -103,10 +133,9 @@ def load(path: Path) -> CodecWeights:
         hyper = tensors["tables.hyper"].numpy() if "tables.hyper" in tensors else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise BadInputError(f"{path} does not hold codec weights: {error}") from error
-    digest = hashlib.sha256(path.read_bytes()).digest()[:FINGERPRINT_BYTES]
     coder = LatentCoder(entropy, gaussian, hyper)
     estimation.eval().requires_grad_(False)
-    return CodecWeights(estimation, coder, digest, about["latent_space"], about["variant"])
+    return CodecWeights(estimation, coder, _fingerprint(path), about["latent_space"], about["variant"])
 
 
 def _grid_parameters(entropy: EntropyModel) -> dict[str, tuple[int, float]]:
