@@ -136,4 +136,3 @@ def test_a_data_set_that_cannot_be_had_is_replaced_under_another_name(monkeypatc
     photographs, note = study.open_photographs("kodak")
     assert photographs.name.startswith("sample")
     assert "kodak" in note
-    assert "sample" in note
