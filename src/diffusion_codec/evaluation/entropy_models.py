@@ -1,0 +1,65 @@
+"""Entropy models against each other on the same latents: `python -m diffusion_codec.evaluation.entropy_models`.
+
+Both models see the integers that the default weights' P_phi quantises, so that only the coding differs. Rates are of
+real streams, bytes on disk.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from torch import Tensor
+
+from diffusion_codec import codec_weights, datasets
+from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.codec import lambda_of
+from diffusion_codec.codec_weights import CodecWeights
+from diffusion_codec.entropy.model import CHANNELS
+from diffusion_codec.evaluation.learned import latents_of, quantised
+from diffusion_codec.evaluation.noise import entropy_bits
+
+
+def compare(
+    models: Mapping[str, CodecWeights], latents: Mapping[str, Tensor], qualities: list[float]
+) -> pd.DataFrame:
+    """Mean rates over pictures for each quality, in bits per pixel.
+
+    Columns: quality, zeroth_order (the entropy of each picture's and channel's own histogram, which no decoder
+    knows), and for each model <name>_hyper and <name>_total. The first model's P_phi quantises for all.
+    """
+    reference = next(iter(models.values()))
+    rows = []
+    for quality in qualities:
+        for y in latents.values():
+            z_hat, side = quantised(reference, y, lambda_of(quality))
+            area = z_hat[0].numel() * STRIDE**2
+            ideal = sum(entropy_bits(z_hat[c]) for c in range(CHANNELS)) * z_hat[0].numel()
+            row = {"quality": quality, "zeroth_order": ideal / area}
+            for name, weights in models.items():
+                streams = weights.latent_coder.encode(z_hat, side)
+                row[f"{name}_hyper"] = 8 * len(streams.hyper) / area
+                row[f"{name}_total"] = 8 * (len(streams.hyper) + len(streams.latent)) / area
+            rows.append(row)
+    return pd.DataFrame(rows).groupby("quality", as_index=False).mean().round(5)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/entropy_models.csv"),
+    dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
+    backbone: Annotated[str, typer.Option(help="Whose latents.")] = "mini",
+) -> None:
+    """Context alone against hyperprior with context, from rates of 0.02 bits per pixel up."""
+    names = ("default", "hyperprior")
+    models = {name: codec_weights.load(codec_weights.embedded_weights(name)) for name in names}
+    pictures = {item.id: item.pixels() for item in datasets.load(dataset)}
+    latents = latents_of(Backbone.from_pretrained(backbone), pictures)
+    table = compare(models, latents, [20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0])
+    table.insert(0, "dataset", dataset)
+    table.to_csv(out, index=False)
+    typer.echo(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    typer.run(main)
