@@ -71,7 +71,12 @@ def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list
 
 
 def model_card(
-    folder: Path, trip: dict[str, float], table: list[dict[str, float]], dataset: ImageDataset, hardware: str
+    folder: Path,
+    trip: dict[str, float],
+    table: list[dict[str, float]],
+    dataset: ImageDataset,
+    hardware: str,
+    note: str,
 ) -> str:
     """The card as Markdown; every number is measured or read from ``training.json``."""
     history = json.loads((folder / "training.json").read_text())
@@ -96,6 +101,7 @@ def model_card(
         lines.append(
             f"| {part} | {run['steps']} | {config['batch_size']} | {config['crop']} px | {run['hours']} | {losses} |"
         )
+    lines += ["", note] if note else []
     lines += ["", f"## Measured on {dataset.name} ({len(dataset)} images), mean over images", ""]
     lines += ["Round trip without quantisation:", "", "| measure | value |", "|---|---|"]
     lines += [f"| {name} | {value:.4g} |" for name, value in trip.items()]

@@ -167,6 +167,7 @@ def card(
         Path, typer.Argument(help="Backbone folder made by export; the card is its README.md.")
     ],
     hardware: Annotated[str, typer.Option(help="What it was trained on, in words.")],
+    note: Annotated[str, typer.Option(help="What a reader must know about the training.")] = "",
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = None,
 ) -> None:
@@ -175,4 +176,4 @@ def card(
     backbone = Backbone.from_pretrained(folder)
     trip = round_trip(backbone, images, load_taesd(locate("taesd").path))
     table = denoising(backbone, images)
-    (folder / "README.md").write_text(model_card(folder, trip, table, images, hardware))
+    (folder / "README.md").write_text(model_card(folder, trip, table, images, hardware, note))
