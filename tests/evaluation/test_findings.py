@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from test_tables import run
+from tests.evaluation.test_tables import run
 
 from diffusion_codec import baselines, datasets
 from diffusion_codec.evaluation import codecs, findings, pictures, records
@@ -79,8 +79,12 @@ def test_where_a_codec_leads():
     some = summarise(results(dfc=(0.1, 0.3), dfc_at_0=(0.01, 0.01), avif=(0.2, 0.2)))
     said = findings.lead_sentence(some, "dfc", "lpips-alex")
     assert said == (
-        "Asked for 0.1 bits per pixel, this codec has the best LPIPS (AlexNet) of all, another one at 0.2."
+        "Asked for 0.1 bits per pixel, this codec has the best LPIPS (AlexNet) of all that spend as few, "
+        "another one at 0.2."
     )
+    larger = some.assign(bpp=some["bpp"].where(some["codec"] != "avif", some["bpp"] * 1.2))
+    assert "was not measured" not in findings.lead_sentence(larger, "dfc", "lpips-alex")
+    assert "0.2" not in findings.lead_sentence(larger, "dfc", "lpips-alex")
     behind = summarise(results(dfc=(0.3, 0.3), avif=(0.2, 0.2)))
     assert findings.lead_sentence(behind, "dfc", "lpips-alex").startswith("At no rate")
     assert "was not measured" in findings.lead_sentence(behind, "dfc", "psnr")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_sweep import Counting
+from tests.evaluation.test_sweep import Counting
 
 from diffusion_codec import datasets
 from diffusion_codec.errors import BadInputError, MissingDataError

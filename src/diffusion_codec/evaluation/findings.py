@@ -33,6 +33,10 @@ CLAIM_ABOVE_BPP = 0.03
 """Above this rate denoising is claimed to help."""
 
 
+RATE_SLACK = 0.05
+"""Files that much larger still count as equally large."""
+
+
 class Sentence(str):
     """Text that a notebook hands to the book as it is, without quotation marks, as text or as Markdown."""
 
@@ -160,7 +164,10 @@ def comparison_sentence(
 
 
 def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
-    """At which of the rates asked for a codec is the best of all that make files, as one sentence."""
+    """At which of the rates asked for a codec is the best of those that spend as few bits, as one sentence.
+
+    Others whose files are more than 5 % larger (they go no lower) do not count: they answer another question.
+    """
     rows = summary[(summary["metric"] == metric) & summary["target_bpp"].notna() & (summary["missing"] == 0)]
     rows = rows[(rows["codec"] == codec) | ~rows["codec"].str.startswith(f"{codec}@")]
     if rows[rows["codec"] == codec].empty or rows["codec"].nunique() < 2:
@@ -168,6 +175,8 @@ def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
     ahead: list[str] = []
     behind: list[str] = []
     for rate, group in rows.groupby("target_bpp"):
+        spent = group[group["codec"] == codec]["bpp"].max() * (1 + RATE_SLACK)
+        group = group[group["bpp"] <= spent]
         values = group.set_index("codec")["value"] * (1 if metrics.get(metric).higher_is_better else -1)
         if codec in values.index and len(values) > 1:
             (ahead if values.idxmax() == codec else behind).append(f"{rate:g}")
@@ -175,7 +184,8 @@ def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
     if not ahead:
         return f"At no rate asked for has this codec the best {named}."
     other = f", another one at {_listed(behind)}" if behind else ""
-    return f"Asked for {_listed(ahead)} bits per pixel, this codec has the best {named} of all{other}."
+    best = f"this codec has the best {named} of all that spend as few"
+    return f"Asked for {_listed(ahead)} bits per pixel, {best}{other}."
 
 
 def nearest_rate(rates: Sequence[float], wanted: float) -> float:

@@ -34,6 +34,7 @@ MOTIFS = {
     "kodim08": Motif("house fronts of a crowded old town", (0.5, 0.5)),
     "kodim15": Motif("a girl with a painted face", (0.55, 0.42)),
     "kodim19": Motif("a lighthouse behind a white picket fence", (0.5, 0.45)),
+    "kodim20": Motif("a propeller aeroplane with a yellow nose, parked on grass", (0.42, 0.55)),
     "kodim21": Motif("a lighthouse on a rocky shore", (0.62, 0.5)),
     "kodim23": Motif("two macaws, one red, one blue and yellow", (0.3, 0.4)),
     "kodim24": Motif("a timber-framed house with a painted wall", (0.45, 0.5)),

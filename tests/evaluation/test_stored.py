@@ -1,0 +1,88 @@
+"""The stored results are whole, belong to the code and weights that are shipped, and spare the book all measuring."""
+
+import ast
+import json
+
+import yaml
+
+from diffusion_codec.book.paths import repository_root
+from diffusion_codec.codec import DEFAULT_STEPS
+from diffusion_codec.evaluation import codecs, records, study
+from diffusion_codec.evaluation.study import Study, steps_codecs
+
+ROOT = repository_root()
+STORED = ROOT / "data" / "results" / "kodak_rd.csv"
+
+
+def defaults() -> dict:
+    """What notebook 03 runs with: its cell of parameters, with params/ laid over it."""
+    notebook = json.loads((ROOT / "notebooks" / "03_rate_distortion.ipynb").read_text(encoding="utf-8"))
+    cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse("".join(cell["source"])).body
+    }
+    chosen = (ROOT / "notebooks" / "params" / "03_rate_distortion.yaml").read_text(encoding="utf-8")
+    return values | (yaml.safe_load(chosen) or {})
+
+
+def notebook_studies() -> list[Study]:
+    p = defaults()
+    return [
+        Study.of(p["dataset"], p["images"], p["bitrates"], p["codecs"], p["metrics"]),
+        Study.of(
+            p["dataset"],
+            p["steps_images"],
+            p["steps_bitrates"],
+            steps_codecs("mini", p["steps"]),
+            p["metrics"],
+        ),
+    ]
+
+
+def test_what_make_results_measures_is_what_the_book_shows():
+    standard = study.standard("kodak")
+    for shown, made in zip(notebook_studies(), standard, strict=True):
+        assert shown.images == made.images
+        assert set(shown.bitrates) <= set(made.bitrates)
+        assert set(shown.codecs) <= {*made.codecs, *standard[0].codecs}
+        assert set(shown.metrics) <= set(made.metrics)
+
+
+def test_stored_results_are_those_of_the_shipped_weights():
+    results = records.read(STORED)
+    own = codecs.get(["dfc-mini", "dfc-mini@0", "ceiling-mini"])
+    for codec in own:
+        made = {
+            (info.version, info.settings)
+            for record in results.records
+            if record.codec == codec.name
+            for info in [results.run(record).codecs[codec.name]]
+        }
+        assert made == {(codec.version, codec.settings)}, "run `make results` and commit data/results/"
+
+
+def test_every_photograph_was_measured_at_every_rate_by_every_codec():
+    results = records.read(STORED)
+    full = notebook_studies()[0]
+    there = {(r.codec, r.target_bpp, r.metric, r.image) for r in results.records if r.value is not None}
+    images = {record.image for record in results.records}
+    assert len(images) == 24
+    rates = {codec: (None,) if codec.startswith("ceiling") else full.bitrates for codec in full.codecs}
+    missing = [
+        point
+        for codec in full.codecs
+        for rate in rates[codec]
+        for metric in full.metrics
+        for image in images
+        if (point := (codec, rate, metric, image)) not in there
+    ]
+    assert missing == []
+
+
+def test_rates_are_bytes_and_bytes_are_ledgers():
+    for record in records.read(STORED).records:
+        if record.bytes is not None:
+            assert record.bpp == 8 * record.bytes / (record.width * record.height)
+            assert not record.ledger or sum(record.ledger.values()) == record.bytes
+        if record.codec == "dfc-mini":
+            assert record.steps == DEFAULT_STEPS
