@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tests.evaluation.test_tables import run
 
 from diffusion_codec import baselines, datasets
 from diffusion_codec.evaluation import codecs, findings, pictures, records
 from diffusion_codec.evaluation.tables import NotComparableError, summarise
+from tests.evaluation.test_tables import run
 
 
 def results(**lpips_by_codec) -> records.Results:

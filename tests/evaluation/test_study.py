@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.evaluation.test_sweep import Counting
 
 from diffusion_codec import datasets
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation import parameters, records, study
 from diffusion_codec.evaluation.study import Study, measure
+from tests.evaluation.test_sweep import Counting
 
 
 @pytest.fixture
