@@ -4,13 +4,16 @@ Its decoding side uses Python integers, NumPy and the weights' file, nothing of 
 """
 
 import hashlib
+import json
 import re
 from bisect import bisect_right
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from diffusion_codec import bitstream
@@ -93,30 +96,59 @@ def hyper_planes(file: DfcFile, tensors: Tensors, size: tuple[int, int]) -> Arra
     return x[:, : size[0], : size[1]]
 
 
-def decode_symbols(file: DfcFile, tensors: Tensors) -> npt.NDArray[np.int64]:
+SQUARES = {
+    "none": [[(0, 0), (0, 1), (1, 0), (1, 1)]],
+    "checkerboard": [[(0, 0), (1, 1)], [(0, 1), (1, 0)]],
+    "lattice": [[(0, 0)], [(1, 1)], [(0, 1)], [(1, 0)]],
+}
+
+
+def coded(squares: list[tuple[int, int]], h: int, w: int) -> npt.NDArray[np.bool_]:
+    """The positions (h, w) of a pass."""
+    mask = np.zeros((h, w), np.bool_)
+    for row, column in squares:
+        mask[row::2, column::2] = True
+    return mask
+
+
+def energies(u: Array, side: int) -> Array:
+    """Energy of the page, (4, h, w)."""
+    padded = np.pad(np.abs(u), ((0, 0), *[(side // 2,) * 2] * 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2))
+    return grid(windows.sum((-1, -2)) / 16)
+
+
+def decode_symbols(file: DfcFile, tensors: Tensors, about: dict[str, Any]) -> npt.NDArray[np.int64]:
     """z_hat (4, h, w) of a file, by the page."""
     header = file.header
     h, w = -(-header.height // 8), -(-header.width // 8)
     a = np.array(header.alpha) / 16
     k = np.floor(a + 0.5)
     side = grid(np.array([*a, *(a - k), header.timestep / 512, a[0] ** 2 / 4]))[:, None, None]
-    even = np.add.outer(np.arange(h), np.arange(w)) % 2 == 0
+    seeded = about["dithered"] and header.dither_seed is not None
+    d = shared_dither(header.dither_seed or 0, (4, h, w)).astype(np.float64) * seeded
+    passes = SQUARES[about["entropy"]["context"]]
+    energy, blind = about["entropy"]["energy"], about["entropy"]["context"] == "none"
+    done = np.zeros((4, h, w), np.bool_)
     hyper = hyper_planes(file, tensors, (h, w))
     decoder = RangeDecoder(file.latent)
     z = np.zeros((4, h, w), np.int64)
-    for index in range(8):
-        channel, odd = divmod(index, 2)
-        # what is not decoded yet is zero in z, as the page wants it
-        u = grid(z * 2.0 ** -k[:, None, None])
+    for index in range(4 * len(passes)):
+        channel, number = divmod(index, len(passes))
+        u = grid((z - d) * 2.0 ** -k[:, None, None]) * done * (not blind)
         planes = np.concatenate([u, np.ones((1, h, w)), hyper])
         name = f"entropy.passes.{index}"
         hidden = convolve(planes, tensors, f"{name}.spatial") + convolve(side, tensors, f"{name}.side")
+        if energy:
+            hidden = hidden + convolve(energies(u, energy), tensors, f"{name}.energy")
         hidden = active(convolve(active(hidden), tensors, f"{name}.mix"))
         mean, scale = grid(convolve(hidden, tensors, f"{name}.out"))
-        mask = even if odd == 0 else ~even
-        m = np.floor(8 * mean * 2 ** k[channel] + 0.5).astype(int)[mask]
-        s = np.clip(np.floor(6 * (scale + k[channel] + 3.5) + 0.5), 0, 51).astype(int)[mask]
-        z[channel][mask] = decode_pass(decoder, tensors["tables.gaussian"], m, s)
+        mask = coded(passes[number], h, w)
+        tables = tensors["tables.gaussian"]
+        m = np.floor(8 * (mean * 2 ** k[channel] + d[channel]) + 0.5).astype(int)[mask]
+        s = np.clip(np.floor(6 * (scale + k[channel] + 3.5) + 0.5), 0, len(tables) - 1).astype(int)[mask]
+        z[channel][mask] = decode_pass(decoder, tables, m, s)
+        done[channel] |= mask
     return z
 
 
@@ -126,8 +158,9 @@ def decode_pass(
     symbols = [
         decoder.symbol(cumulative_numbers(tables[level, mean % 8])) for mean, level in zip(m, s, strict=True)
     ]
-    values = np.array(symbols) - 96 + m // 8
-    for place in np.flatnonzero(np.array(symbols) == 193):
+    radius = tables.shape[-1] // 2 - 1
+    values = np.array(symbols) - radius + m // 8
+    for place in np.flatnonzero(np.array(symbols) == 2 * radius + 1):
         values[place] = decoder.symbol([512 * u for u in range(2**15 + 1)]) - 16384
     return values
 
@@ -143,10 +176,19 @@ def test_the_example_is_what_the_reference_writes() -> None:
     assert bitstream.write(expected) == example
 
 
-@pytest.mark.parametrize("hyper_channels", [0, 2])
-@pytest.mark.parametrize(("alpha", "timestep", "spread"), [((16, -9, 3, 40), 137, 3), ((0, 0, 0, 0), 0, 90)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"hyper_channels": 2},
+        {"context": "none", "hyper_channels": 2},
+        {"context": "lattice", "kernel": 7, "energy": 5},
+        {"context": "lattice", "energy": 3, "dithered": True},
+    ],
+)
+@pytest.mark.parametrize(("alpha", "timestep", "spread"), [((16, -9, 3, 40), 137, 3), ((0, 0, 0, 0), 0, 190)])
 def test_a_second_implementation_decodes_the_same_symbols(
-    tmp_path: Path, hyper_channels: int, alpha: tuple[int, int, int, int], timestep: int, spread: float
+    tmp_path: Path, shape: dict[str, Any], alpha: tuple[int, int, int, int], timestep: int, spread: float
 ) -> None:
     import torch
 
@@ -154,18 +196,22 @@ def test_a_second_implementation_decodes_the_same_symbols(
     from diffusion_codec.entropy.model import SideInformation
     from tests.tiny import tiny_weights_file
 
-    path = tiny_weights_file(tmp_path / "codec.safetensors", hyper_channels=hyper_channels)
+    path = tiny_weights_file(tmp_path / "codec.safetensors", **shape)
+    with safe_open(path, "np") as opened:
+        about = json.loads(opened.metadata()["about"])
     weights = codec_weights.load(path)
     assert hashlib.sha256(path.read_bytes()).digest()[:4] == weights.fingerprint
     z = np.rint(np.random.default_rng(1).normal(0, spread, (4, 6, 9))).astype(np.int64)
     z[2, 3, 4], z[3, 0, 0] = 5000, -16384  # escapes
     side = SideInformation(torch.tensor([alpha]), torch.tensor([timestep]))
-    streams = weights.latent_coder.encode(torch.from_numpy(z), side)
-    header = Header(66, 48, weights.fingerprint, timestep, alpha, (0, 0, 0, 0))
+    seed = 77 if weights.dithered else None
+    dither = torch.from_numpy(shared_dither(seed or 0, z.shape))
+    streams = weights.encode(torch.from_numpy(z), side, dither)
+    header = Header(66, 48, weights.fingerprint, timestep, alpha, (0, 0, 0, 0), dither_seed=seed)
     data = bitstream.write(DfcFile(header, streams.hyper, streams.latent))
     file = bitstream.read(data)
-    assert bool(file.hyper) == bool(hyper_channels)
-    np.testing.assert_array_equal(decode_symbols(file, load_file(path)), z)
+    assert bool(file.hyper) == ("hyper_channels" in shape)
+    np.testing.assert_array_equal(decode_symbols(file, load_file(path), about), z)
 
 
 def test_dither_is_drawn_as_the_page_says() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
@@ -59,21 +60,22 @@ def write_tiny_backbone(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_weights_file(path: Path, seed: int = 0, hyper_channels: int = 0) -> Path:
+def tiny_weights_file(path: Path, seed: int = 0, *, dithered: bool = False, **shape: Any) -> Path:
     """Untrained codec weights, every parameter disturbed: predictions differ from place to place."""
     torch.manual_seed(seed)
-    estimation, entropy = (
-        ParameterEstimation(),
-        EntropyModel(width=8, hyper_channels=hyper_channels, hyper_features=4),
-    )
+    estimation, entropy = ParameterEstimation(), EntropyModel(**({"width": 8, "hyper_features": 4} | shape))
     with torch.no_grad():
         for parameter in entropy.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    codec_weights.save(path, estimation, entropy, latent_space="stable-diffusion-1", variant="test")
+    codec_weights.save(
+        path, estimation, entropy, latent_space="stable-diffusion-1", variant="test", dithered=dithered
+    )
     return path
 
 
 def tiny_codec(folder: Path, seed: int = 0, hyper_channels: int = 0) -> Codec:
     """A working codec with random weights: large files, noise for pictures, the real code path."""
-    weights = codec_weights.load(tiny_weights_file(folder / "codec.safetensors", seed, hyper_channels))
+    weights = codec_weights.load(
+        tiny_weights_file(folder / "codec.safetensors", seed, hyper_channels=hyper_channels)
+    )
     return Codec(tiny_backbone(seed), weights)

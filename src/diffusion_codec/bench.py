@@ -26,7 +26,7 @@ from rich.table import Table
 from diffusion_codec import bitstream, datasets, fetch
 from diffusion_codec.codec import DEFAULT_STEPS, Codec
 from diffusion_codec.entropy.coder import LatentCoder, Streams
-from diffusion_codec.entropy.model import SideInformation, checkerboard, table_indices
+from diffusion_codec.entropy.model import SideInformation, table_indices
 from diffusion_codec.entropy.range_coder import Decoder, Encoder
 from diffusion_codec.errors import DiffusionCodecError
 from diffusion_codec.evaluation.records import environment
@@ -136,9 +136,9 @@ def symbol_groups(coder: LatentCoder, data: bytes) -> list[tuple[np.ndarray, np.
     features = coder.hyper_features(file.hyper, size)
     groups = []
     for index, mean, log_scale in coder.model.each_pass(z_hat.double()[None], side, features):
-        mask = checkerboard(*size, index % 2)
-        level, fraction = table_indices(mean[0][mask], log_scale[0][mask])
-        groups.append((z_hat[index // 2][mask].numpy(), level.numpy(), fraction.numpy()))
+        channel, mask = coder.model.channel_and_mask(index, *size)
+        level, fraction = table_indices(mean[0][mask], log_scale[0][mask], len(coder.gaussian))
+        groups.append((z_hat[channel][mask].numpy(), level.numpy(), fraction.numpy()))
     return groups
 
 

@@ -23,7 +23,7 @@ from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.bitstream import DEFAULT_LIMITS, DfcFile, Header, Limits
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.coder import Streams
-from diffusion_codec.entropy.model import SideInformation
+from diffusion_codec.entropy.model import CHANNELS, SideInformation
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE
 
@@ -131,6 +131,7 @@ class Codec:
         """The file of ``pixels``, uint8 (H, W, 3), at ``quality`` 0..100.
 
         With ``dither_seed`` (0..65535) quantisation is universal: both sides draw the same dither from the seed.
+        Weights trained for it draw from seed 0 where none is given.
         """
         if not 0 <= quality <= 100:
             raise BadInputError(f"quality {quality:g} is outside 0 to 100")
@@ -218,12 +219,15 @@ class Codec:
         watch: Stopwatch,
         dither_seed: int | None = None,
     ) -> Compressed:
+        if dither_seed is None and self.weights.dithered:
+            dither_seed = 0
         with watch.stage("parameters"):
             alpha, beta, t = self.p_phi(y, torch.tensor([lambda_of(quality)], device=y.device))
             a, b = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
             timestep = t.round().clamp(0, bitstream.MAX_TIMESTEP)
             z = quantization.affine(y, quantization.alpha_from_index(a), quantization.beta_from_index(b))
-            z_hat = (z[0].cpu() + _dither(dither_seed, z.shape[1:])).round().long()
+            dither = _dither(dither_seed, z.shape[1:])
+            z_hat = (z[0].cpu() + dither).round().long()
         header = Header(
             width=shape[1],
             height=shape[0],
@@ -235,7 +239,7 @@ class Codec:
             grayscale=grayscale,
         )
         with watch.stage("entropy"):
-            streams = self.weights.latent_coder.encode(z_hat, _side_information(header))
+            streams = self.weights.encode(z_hat, _side_information(header), dither)
         data = bitstream.write(DfcFile(header, streams.hyper, streams.latent))
         return Compressed(data, _symbols_sha256(z_hat), dict(watch.seconds), quality)
 
@@ -246,7 +250,8 @@ class Codec:
             weights = codec_weights.of_fingerprint(header.weights_fingerprint)
         size = (-(-header.height // STRIDE), -(-header.width // STRIDE))
         streams = Streams(file.hyper, file.latent)
-        return weights.latent_coder.decode(streams, size, _side_information(header))
+        dither = _dither(header.dither_seed, torch.Size((CHANNELS, *size)))
+        return weights.decode(streams, size, _side_information(header), dither)
 
     def _dequantise(self, z_hat: Tensor, header: Header) -> tuple[Tensor, Tensor]:
         """y_hat = (z_hat - beta) / alpha, (1, 4, h, w), and t, (1,)."""

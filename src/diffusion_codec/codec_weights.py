@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusion_codec.entropy import tables
-from diffusion_codec.entropy.coder import LatentCoder
+from diffusion_codec.entropy.coder import LatentCoder, Streams
 from diffusion_codec.entropy.fixed_point import (
     ACTIVATION_BITS,
     ACTIVATION_LIMIT,
@@ -27,7 +27,7 @@ from diffusion_codec.entropy.fixed_point import (
     FixedPointConv2d,
     on_grid,
 )
-from diffusion_codec.entropy.model import EntropyModel
+from diffusion_codec.entropy.model import EntropyModel, SideInformation
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.parameter_estimation import ParameterEstimation
 
@@ -39,7 +39,8 @@ class CodecWeights:
     """The trained parts of the codec.
 
     ``fingerprint`` is the start of the file's SHA-256; ``latent_space`` names the backbones it serves;
-    ``variant`` says which published choice it makes.
+    ``variant`` says which published choice it makes. ``dithered`` weights are trained for universal quantisation:
+    the dither moves the means the coder expects.
     """
 
     parameter_estimation: ParameterEstimation
@@ -47,6 +48,17 @@ class CodecWeights:
     fingerprint: bytes
     latent_space: str
     variant: str
+    dithered: bool = False
+
+    def encode(self, z_hat: Tensor, side: SideInformation, dither: Tensor) -> Streams:
+        """Streams of integers (4, h, w) rounded with ``dither`` of the same shape."""
+        return self.latent_coder.encode(z_hat, side, dither if self.dithered else None)
+
+    def decode(
+        self, streams: Streams, size: tuple[int, int], side: SideInformation, dither: Tensor
+    ) -> Tensor:
+        """The integers of :meth:`encode`."""
+        return self.latent_coder.decode(streams, size, side, dither if self.dithered else None)
 
 
 def _embedded() -> dict[str, Path]:
@@ -88,7 +100,13 @@ def _fingerprint(path: Path) -> bytes:
 
 
 def save(
-    path: Path, estimation: ParameterEstimation, entropy: EntropyModel, *, latent_space: str, variant: str
+    path: Path,
+    estimation: ParameterEstimation,
+    entropy: EntropyModel,
+    *,
+    latent_space: str,
+    variant: str,
+    dithered: bool = False,
 ) -> None:
     """Write ``path``; probability tables are computed here, once."""
     state = {f"parameter_estimation.{k}": v.half() for k, v in estimation.state_dict().items()}
@@ -109,6 +127,7 @@ def save(
         "entropy": entropy.config,
         "latent_space": latent_space,
         "variant": variant,
+        "dithered": dithered,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # one entry: safetensors writes several in an order of its own, and the fingerprint would change with it
@@ -135,7 +154,14 @@ def load(path: Path) -> CodecWeights:
         raise BadInputError(f"{path} does not hold codec weights: {error}") from error
     coder = LatentCoder(entropy, gaussian, hyper)
     estimation.eval().requires_grad_(False)
-    return CodecWeights(estimation, coder, _fingerprint(path), about["latent_space"], about["variant"])
+    return CodecWeights(
+        estimation,
+        coder,
+        _fingerprint(path),
+        about["latent_space"],
+        about["variant"],
+        about.get("dithered", False),
+    )
 
 
 def _grid_parameters(entropy: EntropyModel) -> dict[str, tuple[int, float]]:

@@ -12,7 +12,7 @@ import torch
 from diffusion_codec.entropy import tables
 from diffusion_codec.entropy.coder import LatentCoder
 from diffusion_codec.entropy.fixed_point import FixedPointConv2d, activation
-from diffusion_codec.entropy.model import SideInformation, table_indices
+from diffusion_codec.entropy.model import Context, SideInformation, table_indices
 from tests.entropy.examples import SIDE, disturbed_model, random_latent
 from tests.tiny import tiny_codec
 
@@ -57,8 +57,9 @@ def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("hyper_channels", [0, 3])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (16, 9)])
-def test_round_trip(hyper_channels: int, size: tuple[int, int]) -> None:
-    model = disturbed_model(hyper_channels)
+@pytest.mark.parametrize(("context", "energy"), [("none", 0), ("checkerboard", 0), ("lattice", 5)])
+def test_round_trip(hyper_channels: int, size: tuple[int, int], context: Context, energy: int) -> None:
+    model = disturbed_model(hyper_channels, context, energy)
     hyper = None
     if model.hyperprior is not None:
         p = model.hyperprior.logits.detach().double().softmax(-1).numpy()
@@ -80,27 +81,42 @@ def test_bytes_are_what_the_model_estimates() -> None:
     assert size == pytest.approx(float(bits.detach()), rel=0.01, abs=64)
 
 
-def test_a_context_sees_nothing_it_has_not_decoded() -> None:
-    model = disturbed_model().double()
-    z_hat = random_latent(6, (8, 8)).double()[None]
-    unit = model.unit(z_hat, SIDE)
-    for index in range(8):
-        channel, parity = divmod(index, 2)
-        changed = unit.clone()
-        changed[:, channel + 1 :] += 1
-        if not parity:
-            changed[:, channel] += 1
+@pytest.mark.parametrize("context", ["none", "checkerboard", "lattice"])
+def test_a_context_sees_nothing_it_has_not_decoded(context: Context) -> None:
+    model = disturbed_model(context=context, energy=5).double()
+    unit = model.unit(random_latent(6, (7, 8)).double()[None], SIDE)
+    decoded = torch.zeros(4, 7, 8, dtype=torch.bool)
+    for index in range(len(model.passes)):
+        changed = unit + (~decoded).double()
         assert torch.equal(model.known(unit, index, None), model.known(changed, index, None))
+        channel, mask = model.channel_and_mask(index, 7, 8)
+        assert not (decoded[channel] & mask).any()
+        decoded[channel] |= mask
+    assert decoded.all()
+
+
+@pytest.mark.parametrize("context", ["checkerboard", "lattice"])
+def test_a_context_uses_what_it_has_decoded(context: Context) -> None:
+    model = disturbed_model(context=context).double()
+    unit = model.unit(random_latent(6, (7, 8)).double()[None], SIDE)
+    for index in range(1, len(model.passes)):
+        channel, mask = model.channel_and_mask(index - 1, 7, 8)
+        changed = unit.clone()
+        changed[:, channel] += mask
+        assert not torch.equal(model.known(unit, index, None), model.known(changed, index, None))
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 def test_table_indices_are_the_same_for_every_instruction_set(capability: str) -> None:
-    script = "from tests.entropy.examples import indices_sha256 as sha; print(sha(1), sha(8))"
+    script = (
+        "from tests.entropy.examples import indices_sha256 as sha; "
+        "print(sha(1), sha(8), sha(1, 'lattice', 7), sha(8, 'lattice', 7))"
+    )
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "ONEDNN_MAX_CPU_ISA": "SSE41"}
     command = [sys.executable, "-c", script]
     root = Path(__file__).parents[2]
     run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == [KNOWN_INDICES, KNOWN_INDICES]
+    assert run.stdout.split() == [KNOWN_INDICES] * 2 + [KNOWN_LATTICE_INDICES] * 2
 
 
 def test_batch_position_does_not_matter() -> None:
@@ -123,4 +139,5 @@ def test_weights_file_keeps_the_model(tmp_path: Path) -> None:
     assert first.weights.latent_coder.encode(z_hat, SIDE) == second.weights.latent_coder.encode(z_hat, SIDE)
 
 
-KNOWN_INDICES = "4d150af17fd89cd6f8a97572b358b9174594b16e881b92e57794ece4c3d320dc"
+KNOWN_INDICES = "62e39c33fd81b1b9f31bc9a74053be889bce8f5d68746e2b6f80d32abdcda442"
+KNOWN_LATTICE_INDICES = "6ce20dbf9c6c8e01e89b5114b6ba6f81bdda4f5d2d1196cf2fb061fde1a212b4"

@@ -33,24 +33,29 @@ class FixedPointConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H, W), not yet on the activation grid."""
+    def forward(self, x: Tensor, every: int = 1, start: tuple[int, int] = (0, 0)) -> Tensor:
+        """(N, C, H, W) -> (N, C', ceil((H - row) / every), ...), not yet on the activation grid.
+
+        Only the positions ``start`` = (row, column), and each ``every``-th from there, are computed.
+        """
         weight = on_grid(self.weight, WEIGHT_BITS, WEIGHT_LIMIT)
         assert self.bias is not None
         bias = on_grid(self.bias, WEIGHT_BITS + ACTIVATION_BITS, ACTIVATION_LIMIT)
+        padded = F.pad(x, (self.kernel_size[0] // 2,) * 4)[..., start[0] :, start[1] :]
         if x.dtype != torch.float64:
-            return F.conv2d(x, weight, bias, padding=self.padding)
-        return self._exact(x, weight.flatten(1), bias[:, None])
+            return F.conv2d(padded, weight, bias, stride=every)
+        return self._exact(padded, weight.flatten(1), bias[:, None], every)
 
-    def _exact(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _exact(self, padded: Tensor, weight: Tensor, bias: Tensor, every: int) -> Tensor:
         """By plain matrix products over strips of rows: no library may choose Winograd or FFT here."""
         size = self.kernel_size[0]
-        count, _, height, width = x.shape
-        padded = F.pad(x, (size // 2,) * 4)
+        count = len(padded)
+        height, width = ((side - size) // every + 1 for side in padded.shape[-2:])
         rows = max(1, STRIP_ELEMENTS // (weight.shape[1] * width * count))
         strips = []
         for top in range(0, height, rows):
-            part = padded[:, :, top : min(top + rows, height) + size - 1]
-            columns = part.flatten(2) if size == 1 else F.unfold(part, size)
+            last = min(top + rows, height) - 1
+            part = padded[:, :, top * every : last * every + size]
+            columns = part.flatten(2) if size == every == 1 else F.unfold(part, size, stride=every)
             strips.append((weight @ columns + bias).reshape(count, len(weight), -1, width))
         return torch.cat(strips, 2)

@@ -1,8 +1,8 @@
-"""The entropy model: context over channels and a checkerboard over space, with an optional hyperprior.
+"""The entropy model: context over channels and over a lattice in space, with an optional hyperprior.
 
-    z_hat --+--> 8 passes: channel c, first the even squares of the checkerboard, then the odd ones.
-            |    A pass sees all earlier channels and, on odd squares, its own channel's even squares;
-            |    it gives each position a mean and a log-scale; a stored integer table gives the probability.
+    z_hat --+--> passes: channel by channel, and within a channel one set of squares of a 2 x 2 tiling after another.
+            |    A pass sees all earlier channels and its own channel's earlier squares; it gives each of its
+            |    positions a mean and a log-scale; a stored integer table gives the probability.
             +--> (hyperprior) h = round(analysis(z_hat)) --> stored tables;  synthesis(h) --> every pass
 
 The networks are conditioned on the side information (alpha and t) and see latents brought to about unit size
@@ -13,6 +13,7 @@ decoder never runs, is ordinary floating point.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,17 @@ CHANNELS = 4
 HYPER_RADIUS = 15
 HYPER_STRIDE = 4
 LIKELIHOOD_FLOOR = 2.0**-22
+
+Context = Literal["none", "checkerboard", "lattice"]
+Square = tuple[int, int]
+TILE = 2
+SQUARES: dict[Context, list[list[Square]]] = {
+    "none": [[(0, 0), (0, 1), (1, 0), (1, 1)]],
+    "checkerboard": [[(0, 0), (1, 1)], [(0, 1), (1, 0)]],
+    "lattice": [[(0, 0)], [(1, 1)], [(0, 1)], [(1, 0)]],
+}
+"""Squares (row, column) of the 2 x 2 tile that each pass over a channel codes."""
+ENERGY_SHIFT = 2.0**-4
 
 
 @dataclass(frozen=True)
@@ -59,19 +71,19 @@ def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
     return table[exponent.long() + 16]
 
 
-def checkerboard(height: int, width: int, parity: int, device: torch.device | str = "cpu") -> Tensor:
-    """Mask (height, width) of the squares whose row + column has the given parity."""
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    return (rows[:, None] + columns[None]) % 2 == parity
-
-
 class ContextPass(nn.Module):
-    """Mean and log2-scale of one channel from what earlier passes decoded."""
+    """Mean and log2-scale of one channel's squares from what earlier passes decoded.
 
-    def __init__(self, hyper_features: int, width: int):
+    ``energy`` > 0 adds, by channel, the sum of absolute values known so far in a window of that side: how
+    much is going on around.
+    """
+
+    def __init__(self, hyper_features: int, width: int, kernel: int, energy: int, squares: list[Square]):
         super().__init__()
-        self.spatial = FixedPointConv2d(CHANNELS + 1 + hyper_features, width, 5)
+        self.squares, self.window = squares, energy
+        self.spatial = FixedPointConv2d(CHANNELS + 1 + hyper_features, width, kernel)
         self.side = FixedPointConv2d(2 * CHANNELS + 2, width)
+        self.energy = FixedPointConv2d(CHANNELS, width) if energy else None
         self.mix = FixedPointConv2d(width, width)
         self.out = FixedPointConv2d(width, 2)
         nn.init.zeros_(self.out.weight)
@@ -79,11 +91,34 @@ class ContextPass(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, known: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """known (N, 5 + F, h, w), side (N, 10, 1, 1) -> mean, log2-scale (N, h, w) of the unit-sized latent."""
-        hidden = activation(self.spatial(known) + self.side(side))
-        hidden = activation(self.mix(hidden))
-        out = on_grid(self.out(hidden), ACTIVATION_BITS, ACTIVATION_LIMIT)
+        """known (N, 5 + F, h, w), side (N, 10, 1, 1) -> mean, log2-scale (N, h, w) of the unit-sized latent.
+
+        Positions of other passes are 0.
+        """
+        out = known.new_zeros(len(known), 2, *known.shape[-2:])
+        energy = None if self.energy is None else window_sum(known[:, :CHANNELS].abs(), self.window)
+        for row, column in self.squares:
+            if row >= known.shape[-2] or column >= known.shape[-1]:
+                continue
+            hidden = self.spatial(known, TILE, (row, column)) + self.side(side)
+            if self.energy is not None and energy is not None:
+                hidden = hidden + self.energy(energy, TILE, (row, column))
+            hidden = activation(self.mix(activation(hidden)))
+            out[..., row::TILE, column::TILE] = on_grid(self.out(hidden), ACTIVATION_BITS, ACTIVATION_LIMIT)
         return out[:, 0], out[:, 1]
+
+    def mask(self, height: int, width: int) -> Tensor:
+        """Which positions (height, width) this pass codes."""
+        mask = torch.zeros(height, width, dtype=torch.bool)
+        for row, column in self.squares:
+            mask[row::TILE, column::TILE] = True
+        return mask
+
+
+def window_sum(x: Tensor, side: int) -> Tensor:
+    """Sums over windows of odd ``side``, divided by 16, on the activation grid; exact for values on it."""
+    total = F.avg_pool2d(x, side, stride=1, padding=side // 2, divisor_override=1)
+    return on_grid(total * ENERGY_SHIFT, ACTIVATION_BITS, ACTIVATION_LIMIT)
 
 
 class Hyperprior(nn.Module):
@@ -127,14 +162,48 @@ class Hyperprior(nn.Module):
 
 
 class EntropyModel(nn.Module):
-    """Probabilities of the quantised latent; see the module's page."""
+    """Probabilities of the quantised latent; see the module's page.
 
-    def __init__(self, width: int = 32, hyper_channels: int = 0, hyper_features: int = 8):
+    Args:
+        context: "lattice" codes a channel in four passes, "checkerboard" in two; "none" in one that sees no
+            other symbol (with a hyperprior the plain hyperprior model, without one the factorised model).
+        kernel: side of the window a pass looks at.
+        energy: side of the window of :class:`ContextPass`'s sums, 0 for none.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        hyper_channels: int = 0,
+        hyper_features: int = 8,
+        context: Context = "checkerboard",
+        kernel: int = 5,
+        energy: int = 0,
+    ):
         super().__init__()
-        self.config = {"width": width, "hyper_channels": hyper_channels, "hyper_features": hyper_features}
+        self.config = {
+            "width": width,
+            "hyper_channels": hyper_channels,
+            "hyper_features": hyper_features,
+            "context": context,
+            "kernel": kernel,
+            "energy": energy,
+        }
         features = hyper_features if hyper_channels else 0
         self.hyperprior = Hyperprior(hyper_channels, features) if hyper_channels else None
-        self.passes = nn.ModuleList(ContextPass(features, width) for _ in range(2 * CHANNELS))
+        self.sees_symbols = context != "none"
+        self.rounds = len(SQUARES[context])
+        self.passes = nn.ModuleList(
+            ContextPass(features, width, kernel, energy, squares)
+            for _ in range(CHANNELS)
+            for squares in SQUARES[context]
+        )
+
+    def channel_and_mask(self, index: int, height: int, width: int) -> tuple[int, Tensor]:
+        """What pass ``index`` codes: a channel, and which of its positions (height, width)."""
+        coded = self.passes[index]
+        assert isinstance(coded, ContextPass)
+        return index // self.rounds, coded.mask(height, width)
 
     def unit(self, z: Tensor, side: SideInformation) -> Tensor:
         """z / 2^shift on the activation grid: exact for integers z, about the size of the latents."""
@@ -144,17 +213,18 @@ class EntropyModel(nn.Module):
     def predict(self, index: int, known: Tensor, side: SideInformation) -> tuple[Tensor, Tensor]:
         """Mean and log2-scale, in quantisation steps, of pass ``index``; (N, h, w) each."""
         mean, log_scale = self.passes[index](known, side.features().to(known.dtype))
-        shift = side.shift[:, index // 2, None, None].to(known.dtype)
+        shift = side.shift[:, index // self.rounds, None, None].to(known.dtype)
         return mean * power_of_two(shift, mean), log_scale + shift
 
     def known(self, unit: Tensor, index: int, features: Tensor | None) -> Tensor:
         """The input of pass ``index``: decoded values (zero where not known yet), a plane of ones, features."""
-        channel, parity = divmod(index, 2)
+        channel, earlier = divmod(index, self.rounds)
         visible = torch.zeros_like(unit)
-        visible[:, :channel] = unit[:, :channel]
-        if parity:
-            height, width = unit.shape[-2:]
-            visible[:, channel] = unit[:, channel] * checkerboard(height, width, 0, unit.device)
+        if self.sees_symbols:
+            visible[:, :channel] = unit[:, :channel]
+        for before in range(index - earlier, index):
+            _, mask = self.channel_and_mask(before, *unit.shape[-2:])
+            visible[:, channel] += unit[:, channel] * mask.to(unit.device)
         planes = [visible, torch.ones_like(unit[:, :1])]
         return torch.cat(planes if features is None else [*planes, features], 1)
 
@@ -163,7 +233,7 @@ class EntropyModel(nn.Module):
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(pass, mean, log2-scale) for a latent that is known whole: training and encoding."""
         unit = self.unit(z, side)
-        for index in range(2 * CHANNELS):
+        for index in range(len(self.passes)):
             yield (index, *self.predict(index, self.known(unit, index, features), side))
 
     def bits(
@@ -182,9 +252,9 @@ class EntropyModel(nn.Module):
             features = self.hyperprior.synthesise(h_hat, (z.shape[-2], z.shape[-1]))
         total = torch.zeros(len(z), device=z.device)
         for index, mean, log_scale in self.each_pass(z, side, features):
-            channel, parity = divmod(index, 2)
-            mask = checkerboard(z.shape[-2], z.shape[-1], parity, z.device)
-            total = total + (gaussian_bits(z[:, channel], mean, log_scale) * mask).sum((1, 2))
+            channel, mask = self.channel_and_mask(index, z.shape[-2], z.shape[-1])
+            coded = (part[:, mask.to(z.device)] for part in (z[:, channel], mean, log_scale))
+            total = total + gaussian_bits(*coded).sum(1)
         return total, hyper_bits
 
 
@@ -205,8 +275,10 @@ def _bounded(x: Tensor, low: float, high: float) -> Tensor:
     return x + (x.clamp(low, high) - x).detach()
 
 
-def table_indices(mean: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+def table_indices(
+    mean: Tensor, log_scale: Tensor, levels: int = tables.SCALE_LEVELS
+) -> tuple[Tensor, Tensor]:
     """Scale level and mean in 1/MEAN_FRACTIONS of a step, integers; exact in float64."""
     level = torch.floor((log_scale - tables.LOWEST_LOG2_SCALE) * tables.LEVELS_PER_OCTAVE + 0.5)
     fraction = torch.floor(mean * tables.MEAN_FRACTIONS + 0.5)
-    return level.clamp(0, tables.SCALE_LEVELS - 1).long(), fraction.long()
+    return level.clamp(0, levels - 1).long(), fraction.long()

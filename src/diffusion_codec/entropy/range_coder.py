@@ -3,7 +3,7 @@
 import constriction
 import numpy as np
 
-from diffusion_codec.entropy.tables import ESCAPE, MEAN_FRACTIONS, RADIUS, TOTAL
+from diffusion_codec.entropy.tables import TOTAL
 from diffusion_codec.errors import BadInputError
 
 ESCAPE_LIMIT = 1 << 14
@@ -23,13 +23,14 @@ def _chunks(length: int) -> list[slice]:
 class TableCoder:
     """Turns (table, mean) into rows of probabilities; shared by both directions.
 
-    A row has 2 ``radius`` + 1 symbols and, where means have fractions, one more that announces an escaped
-    value.
+    Tables (levels, fractions, 2 ``radius`` + 2) are for real means: the last symbol announces an escaped value.
+    Tables (levels, 2 ``radius`` + 1) are for means of 0, and have no escape.
     """
 
-    radius, fractions = RADIUS, MEAN_FRACTIONS
-
     def __init__(self, tables: np.ndarray):
+        self.radius = (tables.shape[-1] - 1) // 2
+        self.fractions = tables.shape[1] if tables.ndim == 3 else 1
+        self.escape = 2 * self.radius + 1
         # multiples of 2^-22: exact in float32, so the coder's own arithmetic starts from exact numbers
         self.rows = (tables.reshape(-1, tables.shape[-1]).astype(np.float32) / TOTAL).astype(np.float32)
 
@@ -56,7 +57,7 @@ class Encoder(TableCoder):
             return
         residual = values - mean // self.fractions
         escaped = np.abs(residual) > self.radius
-        symbols = np.where(escaped, ESCAPE, residual + self.radius).astype(np.int32)
+        symbols = np.where(escaped, self.escape, residual + self.radius).astype(np.int32)
         for part in _chunks(len(values)):
             self._coder.encode(symbols[part], _CATEGORICAL, self.probabilities(level[part], mean[part]))
         if escaped.any():
@@ -93,7 +94,7 @@ class Decoder(TableCoder):
             for part in _chunks(len(level)):
                 symbols[part] = self._coder.decode(_CATEGORICAL, self.probabilities(level[part], mean[part]))
             values: np.ndarray = symbols - self.radius + mean // self.fractions
-            escaped = symbols == ESCAPE
+            escaped = symbols == self.escape
             if escaped.any():
                 far = self._coder.decode(_ESCAPED, int(escaped.sum())).astype(np.int64)
                 values[escaped] = far - ESCAPE_LIMIT

@@ -10,12 +10,14 @@ import numpy as np
 
 LEVELS_PER_OCTAVE = 6
 LOWEST_LOG2_SCALE = -3.5
-SCALE_LEVELS = 52
+SCALE_LEVELS = 59
 MEAN_FRACTIONS = 8
-RADIUS = 96
-"""Residuals in [-RADIUS, RADIUS] have a symbol each; symbol 2 RADIUS + 1 announces an escaped value."""
+RADIUS = 192
+"""Residuals in [-RADIUS, RADIUS] have a symbol each; symbol 2 RADIUS + 1 announces an escaped value.
+
+Weights carry their tables: levels and radius of older ones are those of the shape they were stored in.
+"""
 TOTAL = 1 << 22
-ESCAPE = 2 * RADIUS + 1
 
 
 def scales() -> np.ndarray:

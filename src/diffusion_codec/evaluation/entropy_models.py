@@ -1,7 +1,7 @@
 """Entropy models against each other on the same latents: `python -m diffusion_codec.evaluation.entropy_models`.
 
-Both models see the integers that the default weights' P_phi quantises, so that only the coding differs. Rates are of
-real streams, bytes on disk.
+All models see the same integers (those the first one's P_phi quantises), so that only the coding differs. Rates are
+of real streams, bytes on disk.
 """
 
 from collections.abc import Mapping
@@ -46,16 +46,21 @@ def compare(
 
 
 def main(
+    models: Annotated[
+        Path,
+        typer.Argument(help="Folder of codec weights, as `diffusion-codec train entropy-models` leaves it."),
+    ],
     out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/entropy_models.csv"),
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     backbone: Annotated[str, typer.Option(help="Whose latents.")] = "mini",
 ) -> None:
-    """Context alone against hyperprior with context, from rates of 0.02 bits per pixel up."""
-    names = ("default", "hyperprior")
-    models = {name: codec_weights.load(codec_weights.embedded_weights(name)) for name in names}
+    """Bits of every entropy model of a folder, from rates of 0.02 bits per pixel up."""
+    loaded = {path.stem: codec_weights.load(path) for path in sorted(models.glob("*.safetensors"))}
+    if not loaded:
+        raise typer.BadParameter(f"{models} holds no codec weights")
     pictures = {item.id: item.pixels() for item in datasets.load(dataset)}
     latents = latents_of(Backbone.from_pretrained(backbone), pictures)
-    table = compare(models, latents, [20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0])
+    table = compare(loaded, latents, [float(quality) for quality in range(10, 101, 10)])
     table.insert(0, "dataset", dataset)
     table.to_csv(out, index=False)
     typer.echo(table.to_string(index=False))

@@ -108,13 +108,10 @@ def _channel_bits(weights: CodecWeights, z_hat: Tensor, side: SideInformation) -
     if model.hyperprior is not None:
         h_hat = model.hyperprior.analyse(model.unit(z, side)).round()
         features = model.hyperprior.synthesise(h_hat, (z.shape[-2], z.shape[-1]))
-    rows, columns = torch.arange(z.shape[-2]), torch.arange(z.shape[-1])
-    parities = (rows[:, None] + columns[None]) % 2
     bits = torch.zeros(CHANNELS, dtype=torch.float64)
     for index, mean, log_scale in model.each_pass(z, side, features):
-        channel, parity = divmod(index, 2)
-        cost = gaussian_bits(z[:, channel], mean, log_scale)
-        bits[channel] += cost[0][parities == parity].sum()
+        channel, mask = model.channel_and_mask(index, z.shape[-2], z.shape[-1])
+        bits[channel] += gaussian_bits(z[0, channel][mask], mean[0][mask], log_scale[0][mask]).sum()
     return bits
 
 

@@ -3,31 +3,45 @@
 The encoder learns the teacher's latents (so that ``mini`` and Stable Diffusion speak one latent space); the decoder
 learns to bring the photograph back from the encoder's latents, for fidelity (L1) and perception (LPIPS). The decoder's
 loss does not reach the encoder: it would pull the latents away from Stable Diffusion's.
+
+The first ``distil_until_step`` steps train every residual block by itself: it gets the teacher's features and learns
+what the teacher makes of them (FitNets, Romero et al., ICLR 2015, block by block). Problems three convolutions deep
+are learned many times faster than the whole network, which only has to be joined and polished afterwards.
 """
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.metrics.trunks import Net
 from diffusion_codec.training.loop import LoopConfig
-from diffusion_codec.training.photos import LatentCrops
+from diffusion_codec.training.photos import PhotoCrops
+
+Blocks = tuple[int, int, int, int]
+Cut = tuple[int, int]
 
 
 class AutoencoderConfig(LoopConfig):
-    """Shape, crop and loss weights of the autoencoder recipe."""
+    """Shape, crop and loss weights of the autoencoder recipe.
 
-    width: int = 32
-    encoder_blocks: tuple[int, int, int, int] = (0, 2, 4, 6)
-    decoder_blocks: tuple[int, int, int, int] = (6, 6, 4, 0)
-    crop: int = 96
+    ``halves`` not named stay as they are (untrained, or as the run was started): two processes of one core each
+    train the two halves side by side, the decoder then on the teacher's latents.
+    """
+
+    halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
+    width: int = 64
+    encoder_blocks: Blocks = (0, 3, 3, 3)
+    decoder_blocks: Blocks = (3, 3, 3, 0)
+    crop: int = 128
+    distil_until_step: int = 0
     l2_weight: float = 0.0
     perceptual_weight: float = 0.2
-    perceptual_from_step: int = 0
     perceptual_net: Net = "squeeze"
     latent_noise: float = 0.0
 
@@ -48,31 +62,120 @@ class AutoencoderRecipe:
     """Latent distillation for the encoder, reconstruction for the decoder, in one step."""
 
     def __init__(
-        self, config: AutoencoderConfig, photos: list[Tensor], latents: list[Tensor], device: str = "cpu"
+        self, config: AutoencoderConfig, photos: list[Tensor], teacher: AutoencoderTiny, device: str = "cpu"
     ):
         self.config, self.device = config, device
         torch.manual_seed(config.seed)
         self.model: Any = build_autoencoder(config).to(device, memory_format=torch.channels_last)
-        self.crops = LatentCrops(photos, latents, config.crop)
-        self.perceptual = perceptual_loss(config.perceptual_net).to(device)
+        self.teacher: Any = teacher.to(device, memory_format=torch.channels_last)
+        for name, half in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
+            half.requires_grad_(name in config.halves)
+        self.crops = PhotoCrops(photos, config.crop)
+        perceives = config.perceptual_weight > 0 and "decoder" in config.halves
+        self.perceptual = perceptual_loss(config.perceptual_net).to(device) if perceives else None
+        theirs = tuple(teacher.config.num_encoder_blocks), tuple(teacher.config.num_decoder_blocks)
+        self.encoder_cuts = cuts(config.encoder_blocks, theirs[0], encoder_ends)
+        self.decoder_cuts = cuts(config.decoder_blocks, theirs[1], decoder_ends)
+        if config.distil_until_step and config.width != teacher.config.encoder_block_out_channels[0]:
+            raise BadInputError(
+                f"width {config.width}: features are distilled at the teacher's width, "
+                f"{teacher.config.encoder_block_out_channels[0]}, or not at all (distil_until_step: 0)"
+            )
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        config = self.config
-        pixels, target = self.crops.draw(config.batch_size, generator)
-        assert pixels is not None
-        noise = torch.randn(target.shape, generator=generator) * config.latent_noise
-        noise = noise * torch.rand(len(target), 1, 1, 1, generator=generator)
-        pixels = pixels.to(self.device, memory_format=torch.channels_last)
-        latents = self.model.encoder(pixels)
-        latent = F.mse_loss(latents.float(), target.to(self.device))
-        decoded = self.model.decoder(latents.detach() + noise.to(self.device)).float()
-        fidelity = F.l1_loss(decoded, pixels)
-        terms = {"latent_mse": latent, "l1": fidelity}
-        loss = latent + fidelity
-        if config.l2_weight:
-            terms["l2"] = F.mse_loss(decoded, pixels)
-            loss = loss + config.l2_weight * terms["l2"]
-        if config.perceptual_weight and step >= config.perceptual_from_step:
-            terms["perceptual"] = self.perceptual(decoded, pixels).float().mean()
-            loss = loss + config.perceptual_weight * terms["perceptual"]
+        x = self.crops.draw(self.config.batch_size, generator)
+        x = x.to(self.device, memory_format=torch.channels_last)
+        if step < self.config.distil_until_step:
+            return self._distil(x)
+        return self._join(x, generator)
+
+    def _distil(self, x: Tensor) -> dict[str, Tensor]:
+        """Every block on the teacher's features; errors relative to the features' mean square."""
+        model, teacher, errors = self.model, self.teacher, {}
+        if "encoder" in self.config.halves:
+            errors["encoder_blocks"] = block_errors(
+                model.encoder.layers, teacher.encoder.layers, self.encoder_cuts, x.add(1).div(2)
+            )
+        if "decoder" in self.config.halves:
+            with torch.no_grad():
+                y = teacher.encoder(x).float()
+            # the decoder of AutoencoderTiny clamps its input softly
+            errors["decoder_blocks"] = block_errors(
+                model.decoder.layers, teacher.decoder.layers, self.decoder_cuts, torch.tanh(y / 3) * 3
+            )
+        loss = torch.cat(list(errors.values())).sum()
+        return {"loss": loss, **{name: error.mean() for name, error in errors.items()}}
+
+    def _join(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Each half as it is used."""
+        with torch.no_grad():
+            y = self.teacher.encoder(x).float()
+        terms = {}
+        if "encoder" in self.config.halves:
+            ours = self.model.encoder(x).float()
+            terms["latent_mse"] = F.mse_loss(ours, y)
+            y = ours.detach()
+        if "decoder" in self.config.halves:
+            terms |= self._reconstruction(x, y, generator)
+        weights = {"l2": self.config.l2_weight, "perceptual": self.config.perceptual_weight}
+        loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
         return {"loss": loss, **terms}
+
+    def _reconstruction(self, x: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        config = self.config
+        noise = torch.randn(y.shape, generator=generator) * config.latent_noise
+        noise = noise * torch.rand(len(y), 1, 1, 1, generator=generator)
+        decoded = self.model.decoder(y + noise.to(self.device)).float()
+        terms = {"l1": F.l1_loss(decoded, x)}
+        if config.l2_weight:
+            terms["l2"] = F.mse_loss(decoded, x)
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(decoded, x).float().mean()
+        return terms
+
+
+def encoder_ends(blocks: Blocks) -> tuple[list[list[int]], int]:
+    """Where each stage's blocks end in ``EncoderTiny.layers`` (a convolution leads each stage), and the length."""
+    ends, position = [], 0
+    for count in blocks:
+        position += 1
+        ends.append([position + i for i in range(1, count + 1)])
+        position += count
+    return ends, position + 1
+
+
+def decoder_ends(blocks: Blocks) -> tuple[list[list[int]], int]:
+    """The same for ``DecoderTiny.layers``: two layers lead the first stage and each further one."""
+    ends, position = [], 0
+    for count in blocks:
+        position += 2
+        ends.append([position + i for i in range(1, count + 1)])
+        position += count
+    return ends, position + 1
+
+
+def cuts(ours: Blocks, theirs: Blocks, ends: Any) -> list[Cut]:
+    """Pairs of layer indices (ours, the teacher's) up to which both should compute the same.
+
+    Blocks are paired one by one in stages of equal depth, else at the stage's end; a stage without blocks of
+    ours has no end of its own.
+    """
+    (our_ends, our_length), (their_ends, their_length) = ends(ours), ends(theirs)
+    pairs: list[Cut] = []
+    for own, other in zip(our_ends, their_ends, strict=True):
+        if len(own) == len(other):
+            pairs += zip(own, other, strict=True)
+        elif own and other:
+            pairs.append((own[-1], other[-1]))
+    return [*pairs, (our_length, their_length)]
+
+
+def block_errors(ours: nn.Sequential, theirs: nn.Sequential, cuts: list[Cut], x: Tensor) -> Tensor:
+    """Relative squared error of each of our segments on the teacher's features, (segments,)."""
+    errors = []
+    for (a, c), (b, d) in pairwise([(0, 0), *cuts]):
+        with torch.no_grad():
+            target = theirs[c:d](x)
+        errors.append(F.mse_loss(ours[a:b](x).float(), target.float()) / target.float().square().mean())
+        x = target
+    return torch.stack(errors)

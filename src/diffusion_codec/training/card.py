@@ -1,6 +1,7 @@
 """The model card of a backbone: how it was trained, and what its weights measure on Kodak."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.quantization import matched_step
 
 TIMESTEPS = (20, 50, 100, 200, 300, 400)
+MEASURES = ("psnr", "lpips-alex", "lpips-squeeze")
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:
@@ -25,26 +27,30 @@ def _to_pixels(x: Tensor) -> np.ndarray:
     return pixels
 
 
+@dataclass(frozen=True)
+class RoundTrip:
+    """Means over images of D(E(x)), ours and the teacher's, and the correlation of the two latents by channel."""
+
+    ours: dict[str, float]
+    teacher: dict[str, float]
+    correlation: list[float]
+
+
 @torch.inference_mode()
-def round_trip(backbone: Backbone, dataset: ImageDataset, teacher: Any = None) -> dict[str, float]:
-    """Means over images: PSNR and LPIPS of D(E(x)), and the latents' correlation with the teacher's, by channel."""
+def round_trip(backbone: Backbone, dataset: ImageDataset, teacher: Any) -> RoundTrip:
+    """PSNR and LPIPS without quantisation, beside the teacher's on the same images."""
     rows, ours, theirs = [], [], []
     for item in dataset:
         pixels = item.pixels()
         x = _to_tensor(pixels)
-        y = backbone.encode(x)
-        decoded = _to_pixels(backbone.decode(y))
-        rows.append([metrics.get(name)(pixels, decoded) for name in ("psnr", "lpips-alex", "lpips-squeeze")])
-        if teacher is not None:
-            ours.append(y[0].flatten(1))
-            theirs.append(teacher.encode(x).latents[0].flatten(1))
-    result = dict(zip(("psnr", "lpips-alex", "lpips-squeeze"), np.mean(rows, 0).tolist(), strict=True))
-    if teacher is not None:
-        pairs = zip(torch.cat(ours, 1).numpy(), torch.cat(theirs, 1).numpy(), strict=True)
-        result |= {
-            f"correlation of channel {c}": float(np.corrcoef(a, b)[0, 1]) for c, (a, b) in enumerate(pairs)
-        }
-    return result
+        y, y_teacher = backbone.encode(x), teacher.encode(x).latents
+        pictures = backbone.decode(y), teacher.decode(y_teacher).sample
+        rows.append([[metrics.get(name)(pixels, _to_pixels(d)) for name in MEASURES] for d in pictures])
+        ours.append(y[0].flatten(1))
+        theirs.append(y_teacher[0].flatten(1))
+    means = [dict(zip(MEASURES, row, strict=True)) for row in np.mean(rows, 0).tolist()]
+    pairs = zip(torch.cat(ours, 1).numpy(), torch.cat(theirs, 1).numpy(), strict=True)
+    return RoundTrip(means[0], means[1], [float(np.corrcoef(a, b)[0, 1]) for a, b in pairs])
 
 
 @torch.inference_mode()
@@ -62,9 +68,9 @@ def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list
             row = []
             for latent in (y_hat, backbone.denoise(y_hat, t, steps)):
                 decoded = _to_pixels(backbone.decode(latent))
-                row += [metrics.get(name)(pixels, decoded) for name in ("psnr", "lpips-alex")]
+                row += [metrics.get(name)(pixels, decoded) for name in MEASURES]
             rows.append(row)
-        names = ("psnr", "lpips-alex", "denoised psnr", "denoised lpips-alex")
+        names = (*MEASURES, *(f"denoised {name}" for name in MEASURES))
         means = dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
         table.append({"t": float(timestep), "step": float(step), **means})
     return table
@@ -72,7 +78,7 @@ def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list
 
 def model_card(
     folder: Path,
-    trip: dict[str, float],
+    trip: RoundTrip,
     table: list[dict[str, float]],
     dataset: ImageDataset,
     hardware: str,
@@ -90,8 +96,9 @@ def model_card(
         "",
         "## Training",
         "",
-        f"Hardware: {hardware}. Data: 1,508 photographs, short side 368 px or less (data set `train-photos`",
-        "of `data/manifest.toml`; research use), none of them in an evaluation set (a test compares hashes).",
+        f"Hardware: {hardware}. Data: 1,508 photographs, short side 368 px or less (data set `train-photos` of",
+        "`data/manifest.toml`), collected from BSDS500, COCO train, ImageNet, Sun-Hays and Urban100, for research use;",
+        "none of them is in an evaluation set (a test compares exact hashes and small copies).",
         "",
         "| part | steps | batch | crop | hours of computing | last losses |",
         "|---|---|---|---|---|---|",
@@ -103,8 +110,15 @@ def model_card(
         )
     lines += ["", note] if note else []
     lines += ["", f"## Measured on {dataset.name} ({len(dataset)} images), mean over images", ""]
-    lines += ["Round trip without quantisation:", "", "| measure | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.4g} |" for name, value in trip.items()]
+    lines += [
+        "Round trip without quantisation:",
+        "",
+        "| measure | this model | TAESD, its teacher |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {name} | {trip.ours[name]:.4g} | {trip.teacher[name]:.4g} |" for name in MEASURES]
+    correlations = ", ".join(f"{value:.4f}" for value in trip.correlation)
+    lines += ["", f"Correlation of the latents with the teacher's, channel by channel: {correlations}."]
     lines += [
         "",
         "Latents rounded at the step matched to t, decoded as they are and after one denoising step:",

@@ -7,18 +7,20 @@ from typing import Annotated, TypeVar
 import torch
 import typer
 import yaml
+from diffusers import AutoencoderTiny
 from pydantic import ValidationError
 from torch import Tensor
 
-from diffusion_codec import datasets
+from diffusion_codec import codec_weights, datasets
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.fetch import locate
 from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
 from diffusion_codec.training.card import denoising, model_card, round_trip
-from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops
+from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, warm_start
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
+from diffusion_codec.training.entropy_models import VARIANTS, train_variants
 from diffusion_codec.training.export import export_backbone, export_codec, load_autoencoder
 from diffusion_codec.training.latents import cached_latents, load_taesd
 from diffusion_codec.training.loop import LoopConfig, train
@@ -68,10 +70,20 @@ def _photos(folder: Path | None, limit: int | None) -> list[Tensor]:
     return load_photos(folder or locate("train-photos").path, limit)
 
 
+def _teacher(folder: Path | None) -> AutoencoderTiny:
+    return load_taesd(folder or locate("taesd").path)
+
+
 def _teacher_latents(photos: list[Tensor], teacher: Path | None, out: Path, device: str) -> list[Tensor]:
-    model = load_taesd(teacher or locate("taesd").path).to(device, memory_format=torch.channels_last)
+    model = _teacher(teacher).to(device, memory_format=torch.channels_last)
     cache = out.parent / "cache" / f"teacher-{len(photos)}.safetensors"
     return cached_latents(lambda x: model.encode(x).latents, photos, cache, device)
+
+
+def _own_latents(backbone: Backbone, photos: list[Tensor], out: Path, device: str) -> list[Tensor]:
+    """Latents by the backbone's own encoder; the cache is named after its weights."""
+    name = f"{backbone.name}-{backbone.weights_hash()[:8]}-{len(photos)}.safetensors"
+    return cached_latents(backbone.encode, photos, out.parent / "cache" / name, device)
 
 
 @app.command()
@@ -82,12 +94,18 @@ def autoencoder(
     teacher: TeacherOption = None,
     device: DeviceOption = "cpu",
     stop_after: StopOption = None,
+    start_from: Annotated[
+        list[Path] | None,
+        typer.Option(help="Runs whose weights to start from; of two, the later one counts."),
+    ] = None,
 ) -> None:
     """Encoder by latent distillation, decoder by reconstruction."""
     settings = read_config("autoencoder", config, AutoencoderConfig)
     pixels = _photos(photos, settings.photos_limit)
-    latents = _teacher_latents(pixels, teacher, out, device)
-    train(AutoencoderRecipe(settings, pixels, latents, device), out, stop_after)
+    recipe = AutoencoderRecipe(settings, pixels, _teacher(teacher), device)
+    if start_from:
+        recipe.model.load_state_dict(load_autoencoder(start_from).state_dict())
+    train(recipe, out, stop_after)
 
 
 @app.command()
@@ -97,8 +115,11 @@ def denoiser(
     photos: PhotosOption = None,
     teacher: TeacherOption = None,
     autoencoder: Annotated[
-        Path | None,
-        typer.Option(help="Run of the autoencoder recipe whose latents to learn (default: the teacher's)."),
+        list[Path] | None,
+        typer.Option(help="Runs of the autoencoder recipe whose latents to learn (default: the teacher's)."),
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Backbone folder whose denoiser, of the same shape, to start from.")
     ] = None,
     device: DeviceOption = "cpu",
     stop_after: StopOption = None,
@@ -106,12 +127,15 @@ def denoiser(
     """Epsilon-prediction on Stable Diffusion's schedule."""
     settings = read_config("denoiser", config, DenoiserConfig)
     pixels = _photos(photos, settings.photos_limit)
-    if autoencoder is None:
+    if not autoencoder:
         latents = _teacher_latents(pixels, teacher, out, device)
     else:
         model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
         latents = cached_latents(lambda x: model.encode(x).latents, pixels, None, device)
-    train(DenoiserRecipe(settings, latents, device), out, stop_after)
+    recipe = DenoiserRecipe(settings, latents, device)
+    if start_from is not None:
+        recipe.model.load_state_dict(Backbone.from_pretrained(start_from).unet.state_dict())
+    train(recipe, out, stop_after)
 
 
 @app.command()
@@ -126,6 +150,9 @@ def codec(
     frames: Annotated[
         int, typer.Option(help="With --photos: frames of each training septuplet to add to them.")
     ] = 3,
+    start_from: Annotated[
+        Path | None, typer.Option(help="File of codec weights of the same shape to start from.")
+    ] = None,
     device: DeviceOption = "cpu",
     stop_after: StopOption = None,
 ) -> None:
@@ -136,14 +163,39 @@ def codec(
     crops: Crops = SeptupletCropsWithLatents(data, frozen_backbone, settings.crop)
     if photos is not None:
         pixels = [*_photos(photos, settings.photos_limit), *spread_frames(data, frames)]
-        latents = cached_latents(frozen_backbone.encode, pixels, None, device)
-        crops = LatentCrops(pixels, latents, settings.crop)
-    train(CodecRecipe(settings, frozen_backbone, crops, device), out, stop_after)
+        crops = LatentCrops(pixels, _own_latents(frozen_backbone, pixels, out, device), settings.crop)
+    recipe = CodecRecipe(settings, frozen_backbone, crops, device)
+    if start_from is not None:
+        warm_start(recipe, codec_weights.load(start_from))
+    train(recipe, out, stop_after)
+
+
+@app.command()
+def entropy_models(
+    out: OutOption,
+    config: ConfigOption = "cpu",
+    only: Annotated[list[str] | None, typer.Option(help=f"Only these; of {', '.join(VARIANTS)}.")] = None,
+    backbone: Annotated[str, typer.Option(help="Whose latents of the training photographs.")] = "mini",
+    photos: PhotosOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Entropy models of every kind, trained alike, to be compared."""
+    settings = read_config("entropy", config, CodecConfig)
+    names = only or list(VARIANTS)
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise BadInputError(f"no entropy model {unknown[0]!r}; known: {', '.join(VARIANTS)}")
+    frozen_backbone = Backbone.from_pretrained(backbone, device)
+    pixels = _photos(photos, settings.photos_limit)
+    crops = LatentCrops(None, _own_latents(frozen_backbone, pixels, out, device), settings.crop)
+    train_variants(settings, frozen_backbone, crops, out, names, device)
 
 
 @app.command()
 def export(
-    autoencoder: Annotated[Path, typer.Option(help="Run of the autoencoder recipe.")],
+    autoencoder: Annotated[
+        list[Path], typer.Option(help="Runs of the autoencoder recipe; the later one counts.")
+    ],
     denoiser: Annotated[Path, typer.Option(help="Run of the denoiser recipe.")],
     out: Annotated[Path, typer.Option(help="Folder of the new backbone.")],
     name: str = "mini",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffusion_codec import quantization
 from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.codec_weights import CodecWeights
-from diffusion_codec.entropy.model import EntropyModel, SideInformation
+from diffusion_codec.entropy.model import Context, EntropyModel, SideInformation
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
 from diffusion_codec.training.loop import LoopConfig
 
@@ -37,7 +37,22 @@ class CodecConfig(LoopConfig):
     entropy_width: int = 32
     hyper_channels: int = 0
     hyper_features: int = 8
+    context: Context = "checkerboard"
+    kernel: int = 5
+    energy: int = 0
     tied: bool = False
+    dithered: bool = False
+
+    def entropy_model(self) -> EntropyModel:
+        """An untrained entropy model of the configured shape."""
+        return EntropyModel(
+            self.entropy_width,
+            self.hyper_channels,
+            self.hyper_features,
+            self.context,
+            self.kernel,
+            self.energy,
+        )
 
 
 class CodecModel(nn.Module):
@@ -46,7 +61,7 @@ class CodecModel(nn.Module):
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.parameter_estimation = ParameterEstimation(config.tied)
-        self.entropy = EntropyModel(config.entropy_width, config.hyper_channels, config.hyper_features)
+        self.entropy = config.entropy_model()
 
 
 class Crops(Protocol):
@@ -77,19 +92,23 @@ class CodecRecipe:
             alpha = quantization.alpha_from_index(alpha_index)
             side = SideInformation(alpha_index.detach(), t.detach().round())
             z = quantization.affine(y, alpha, beta)
+            # universal quantisation's z_hat - dither is z plus uniform noise, exactly
+            noisy = quantization.add_uniform_noise(z, generator)
+            z_hat = noisy if config.dithered else quantization.round_straight_through(z)
             pixels = y.shape[-2] * y.shape[-1] * STRIDE**2
-            latent, hyper = self.model.entropy.bits(z.detach().round(), side, generator)
+            latent, hyper = self.model.entropy.bits(z_hat.detach(), side, generator)
             terms = {"bpp": ((latent + hyper) / pixels).mean(), "hyper_bpp": (hyper / pixels).mean()}
         if alone:
             return {"loss": terms["bpp"], **terms}
         with torch.autocast(y.device.type, enabled=False), frozen(self.model.entropy):
-            noisy = quantization.add_uniform_noise(z, generator)
             noisy_latent, noisy_hyper = self.model.entropy.bits(noisy, side, generator)
             rate = (noisy_latent + noisy_hyper) / pixels
         assert x is not None
-        squared_error = self._squared_error(x.to(self.device), z, alpha, beta, t)
+        squared_error = self._squared_error(x.to(self.device), z_hat, alpha, beta, t)
         terms |= {"mse": squared_error.mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
-        return {"loss": (lambda_ * squared_error + rate).mean() + terms["bpp"], **terms}
+        # relative to the rate, so that the largest lambda does not drown the others
+        trade_off = (lambda_ * squared_error + rate) / rate.detach()
+        return {"loss": trade_off.mean() + terms["bpp"], **terms}
 
     def _parameters(
         self, y: Tensor, lambda_: Tensor, jitter: torch.Generator | None
@@ -104,9 +123,8 @@ class CodecRecipe:
         steps = quantization.BETA_STEPS_PER_UNIT
         return index, quantization.round_straight_through(beta * steps) / steps, t
 
-    def _squared_error(self, x: Tensor, z: Tensor, alpha: Tensor, beta: Tensor, t: Tensor) -> Tensor:
+    def _squared_error(self, x: Tensor, z_hat: Tensor, alpha: Tensor, beta: Tensor, t: Tensor) -> Tensor:
         """Mean squared error of each crop, images in 0..1, through one denoising step and the decoder."""
-        z_hat = quantization.round_straight_through(z)
         y_hat = quantization.inverse_affine(z_hat, alpha, beta)
         y_0 = self.backbone.denoise(y_hat, t, steps=1)
         x_hat = self.backbone.decode(y_0).float()

@@ -1,4 +1,6 @@
-"""Recipe 2: the denoiser of ``mini``, epsilon-prediction on Stable Diffusion's noise schedule.
+"""Recipe 2: the denoiser of ``mini`` on Stable Diffusion's noise schedule.
+
+    y_t = sqrt(alpha_bar_t) (y_0 + sigma_t eps),  eps Gaussian as for a foundation model, or what the codec really adds
 
 Trained where the codec works: timesteps are drawn from [0, 1000) with most of the weight below ``focus_below``.
 """
@@ -16,7 +18,12 @@ from diffusion_codec.training.photos import LatentCrops
 
 
 class DenoiserConfig(LoopConfig):
-    """Shape and noise distribution of the denoiser recipe."""
+    """Shape and noise distribution of the denoiser recipe.
+
+    ``noise``: "gaussian" is the diffusion model's; "uniform" what universal quantisation adds (the follow-up's
+    variant); "rounding" the true error of rounding with the matched step: then the network is a plain regression
+    from quantised to clean latents. All have unit variance (rounding: where the step is below the latents' spread).
+    """
 
     widths: tuple[int, ...] = (64, 96, 128)
     layers_per_block: int = 2
@@ -24,7 +31,7 @@ class DenoiserConfig(LoopConfig):
     focus_below: int = 450
     focus_probability: float = 0.9
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    noise: Literal["gaussian", "uniform"] = "gaussian"
+    noise: Literal["gaussian", "uniform", "rounding"] = "gaussian"
 
 
 def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
@@ -49,7 +56,7 @@ def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
 
 
 class DenoiserRecipe:
-    """The simple loss of DDPM on latents; uniform noise of equal variance for the follow-up's variant."""
+    """The simple loss of DDPM on latents."""
 
     def __init__(self, config: DenoiserConfig, latents: list[Tensor], device: str = "cpu"):
         self.config, self.device = config, device
@@ -62,12 +69,12 @@ class DenoiserRecipe:
         config = self.config
         _, y_0 = self.crops.draw(config.batch_size, generator)
         count = len(y_0)
-        noise = self._noise(y_0.shape, generator)
         focused = torch.rand(count, generator=generator) < config.focus_probability
         uniform = torch.rand(count, generator=generator)
         t = (uniform * torch.where(focused, config.focus_below, len(self.alpha_bar))).long()
         signal = self.alpha_bar[t].sqrt()[:, None, None, None]
         spread = (1 - self.alpha_bar[t]).sqrt()[:, None, None, None]
+        noise = self._noise(y_0, spread / signal, generator)
         y_t = signal * y_0 + spread * noise
         target = noise if config.prediction == "epsilon" else signal * noise - spread * y_0
         prompt = torch.zeros(count, 1, 1, device=self.device)
@@ -75,7 +82,10 @@ class DenoiserRecipe:
         predicted = self.model(y_t, t.to(self.device), prompt, return_dict=False)[0]
         return {"loss": F.mse_loss(predicted.float(), target.to(self.device))}
 
-    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    def _noise(self, y_0: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+        if self.config.noise == "rounding":
+            step = 12**0.5 * sigma
+            return ((y_0 / step).round() * step - y_0) / sigma
         if self.config.noise == "uniform":
-            return (torch.rand(shape, generator=generator) - 0.5) * 12**0.5
-        return torch.randn(shape, generator=generator)
+            return (torch.rand(y_0.shape, generator=generator) - 0.5) * 12**0.5
+        return torch.randn(y_0.shape, generator=generator)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion_codec import codec_weights
 from diffusion_codec.errors import BadInputError
@@ -21,21 +22,25 @@ from diffusion_codec.training.denoiser import DenoiserConfig, build_denoiser
 LATENT_SPACE = "stable-diffusion-1"
 
 
-def averaged_weights(run: Path, model: nn.Module) -> nn.Module:
-    """``model`` with the moving average of the run's last checkpoint.
+def averaged_weights(runs: Sequence[Path], model: nn.Module) -> nn.Module:
+    """``model`` with the moving averages of the runs' last checkpoints; of two for one parameter, the later run's.
 
     Raises:
-        BadInputError: the folder holds no checkpoint of this model.
+        BadInputError: a folder holds no checkpoint of this model, or a parameter is in none of them.
     """
-    path = run / "state.safetensors"
-    if not path.is_file():
-        raise BadInputError(f"{run} holds no checkpoint; train first")
-    with safe_open(path, "pt") as file:
-        names = [n for n in file.keys() if n.startswith("ema.")]  # noqa: SIM118
-        state = {n.removeprefix("ema."): file.get_tensor(n) for n in names}
-    missing = model.load_state_dict(state, strict=False)
-    if missing.missing_keys or missing.unexpected_keys:
-        raise BadInputError(f"{path} is of another shape than its config.json says")
+    state: dict[str, Tensor] = {}
+    for run in runs:
+        path = run / "state.safetensors"
+        if not path.is_file():
+            raise BadInputError(f"{run} holds no checkpoint; train first")
+        with safe_open(path, "pt") as file:
+            names = [n for n in file.keys() if n.startswith("ema.")]  # noqa: SIM118
+            state |= {n.removeprefix("ema."): file.get_tensor(n) for n in names}
+    found = model.load_state_dict(state, strict=False)
+    if found.missing_keys or found.unexpected_keys:
+        where = ", ".join(map(str, runs))
+        missing = f"; nothing trained {found.missing_keys[0]}" if found.missing_keys else ""
+        raise BadInputError(f"{where}: checkpoints of another shape than config.json says{missing}")
     return model.eval().requires_grad_(False)
 
 
@@ -44,17 +49,17 @@ def _config(run: Path) -> dict[str, Any]:
     return value
 
 
-def load_autoencoder(run: Path) -> Any:
-    """The autoencoder of a run, float32."""
-    return averaged_weights(run, build_autoencoder(AutoencoderConfig.model_validate(_config(run))))
+def load_autoencoder(runs: Sequence[Path]) -> Any:
+    """The autoencoder of one run, or of two that trained a half each; float32."""
+    return averaged_weights(runs, build_autoencoder(AutoencoderConfig.model_validate(_config(runs[-1]))))
 
 
 def load_denoiser(run: Path) -> Any:
     """The denoiser of a run, float32."""
-    return averaged_weights(run, build_denoiser(DenoiserConfig.model_validate(_config(run))))
+    return averaged_weights([run], build_denoiser(DenoiserConfig.model_validate(_config(run))))
 
 
-def export_backbone(autoencoder: Path, denoiser: Path, folder: Path, name: str = "mini") -> None:
+def export_backbone(autoencoder: Sequence[Path], denoiser: Path, folder: Path, name: str = "mini") -> None:
     """Write the diffusers layout of :mod:`diffusion_codec.backbone`, weights in half precision.
 
     ``training.json`` beside it keeps how both parts were trained, for the model card.
@@ -77,7 +82,10 @@ def export_backbone(autoencoder: Path, denoiser: Path, folder: Path, name: str =
     scheduler.save_pretrained(folder / "scheduler")
     (folder / "backbone.json").write_text(json.dumps({"name": name, "latent_space": LATENT_SPACE}, indent=1))
     save_file({"embedding": torch.zeros(1, 1, 1)}, folder / "empty_prompt.safetensors")
-    history = {"autoencoder": run_history(autoencoder), "denoiser": run_history(denoiser)}
+    runs = {
+        "autoencoder" if len(autoencoder) == 1 else f"autoencoder, {run.name}": run for run in autoencoder
+    }
+    history = {part: run_history(run) for part, run in (runs | {"denoiser": denoiser}).items()}
     (folder / "training.json").write_text(json.dumps(history, indent=1))
 
 
@@ -97,8 +105,12 @@ def export_codec(run: Path, path: Path) -> None:
     """Write the codec's own weights."""
     config = CodecConfig.model_validate(_config(run))
     model = CodecModel(config)
-    averaged_weights(run, model)
-    variant = "tied" if config.tied else "independent"
+    averaged_weights([run], model)
     codec_weights.save(
-        path, model.parameter_estimation, model.entropy, latent_space=LATENT_SPACE, variant=variant
+        path,
+        model.parameter_estimation,
+        model.entropy,
+        latent_space=LATENT_SPACE,
+        variant="tied" if config.tied else "independent",
+        dithered=config.dithered,
     )

@@ -66,3 +66,27 @@ class LatentCrops:
                 pixels.append(self.photos[index][:, rows, columns])
         crops = to_unit(torch.stack(pixels)) if pixels else None
         return crops, torch.stack(latents)
+
+
+class PhotoCrops:
+    """Random square crops of photographs; draws are a pure function of the generator."""
+
+    def __init__(self, photos: list[Tensor], size: int):
+        self.photos, self.size = [photo for photo in photos if min(photo.shape[1:]) >= size], size
+        areas = torch.tensor([float(photo.shape[1] * photo.shape[2]) for photo in self.photos])
+        self.weights = areas / areas.sum()
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 3, size, size) in -1..1, mirrored at random."""
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        corners = torch.rand(count, 3, generator=generator)
+        crops = []
+        for index, (down, right, mirror) in zip(chosen.tolist(), corners.tolist(), strict=True):
+            photo = self.photos[index]
+            top, left = (
+                int(c * (side - self.size + 1))
+                for c, side in zip((down, right), photo.shape[1:], strict=True)
+            )
+            crop = photo[:, top : top + self.size, left : left + self.size]
+            crops.append(crop.flip(-1) if mirror < 0.5 else crop)
+        return to_unit(torch.stack(crops))

@@ -101,9 +101,8 @@ def short_config(weights: CodecWeights, steps: int, batch_size: int, crop: int, 
         ema_decay=0.9,
         log_every=1,
         checkpoint_every=steps,
-        entropy_width=int(shape["width"]),
-        hyper_channels=int(shape["hyper_channels"]),
-        hyper_features=int(shape["hyper_features"]),
+        entropy_width=shape["width"],
+        **{name: value for name, value in shape.items() if name != "width"},
         tied=weights.parameter_estimation.tied,
     )
 

@@ -1,0 +1,149 @@
+"""Distillation block by block, and the two halves of the recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from torch import Tensor
+
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.training.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderRecipe,
+    block_errors,
+    build_autoencoder,
+    cuts,
+    decoder_ends,
+    encoder_ends,
+)
+from diffusion_codec.training.export import load_autoencoder
+from diffusion_codec.training.loop import train
+from diffusion_codec.training.photos import PhotoCrops
+
+THEIRS = (1, 2, 1, 2), (2, 1, 2, 1)
+
+
+def teacher() -> AutoencoderTiny:
+    torch.manual_seed(7)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 4,
+        decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=THEIRS[0],
+        num_decoder_blocks=THEIRS[1],
+    ).requires_grad_(False)
+
+
+def photos() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8, generator=generator) for _ in range(3)]
+
+
+def recipe(**changes: Any) -> AutoencoderRecipe:
+    settings = {
+        "steps": 6,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "crop": 32,
+        "width": 8,
+        "encoder_blocks": (0, 2, 1, 1),
+        "decoder_blocks": (2, 1, 1, 0),
+        "distil_until_step": 3,
+        "perceptual_weight": 0,
+        "checkpoint_every": 2,
+        "log_every": 1,
+    }
+    return AutoencoderRecipe(AutoencoderConfig.model_validate(settings | changes), photos(), teacher())
+
+
+@pytest.mark.parametrize("blocks", [(1, 3, 3, 3), (0, 2, 3, 4), (3, 0, 1, 2)])
+def test_ends_are_where_the_layers_have_their_blocks(blocks: tuple[int, int, int, int]) -> None:
+    config = AutoencoderConfig(
+        steps=1, batch_size=1, learning_rate=1, width=8, encoder_blocks=blocks, decoder_blocks=blocks
+    )
+    model = build_autoencoder(config)
+    for layers, ends in (
+        (model.encoder.layers, encoder_ends(blocks)),
+        (model.decoder.layers, decoder_ends(blocks)),
+    ):
+        found = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, AutoencoderTinyBlock)]
+        assert [end for stage in ends[0] for end in stage] == found
+        assert ends[1] == len(layers)
+
+
+def test_blocks_of_unequal_stages_are_joined_at_the_stage_s_end() -> None:
+    # stages of ours: none, 2 of 2, 1 of 1, 1 of 2
+    assert cuts((0, 2, 1, 1), THEIRS[0], encoder_ends) == [(3, 4), (4, 5), (6, 7), (8, 10), (9, 11)]
+
+
+def test_the_teacher_itself_has_no_error() -> None:
+    model, x = teacher(), torch.randn(1, 3, 32, 32)
+    encoder = block_errors(
+        model.encoder.layers, model.encoder.layers, cuts(*[THEIRS[0]] * 2, encoder_ends), x
+    )
+    assert len(encoder) == sum(THEIRS[0]) + 1
+    assert encoder.abs().max() == 0
+    other = build_autoencoder(recipe().config)
+    errors = block_errors(
+        other.encoder.layers, model.encoder.layers, cuts((0, 2, 1, 1), THEIRS[0], encoder_ends), x
+    )
+    assert (errors > 0.01).all()
+
+
+def test_distillation_lowers_every_block_s_error(tmp_path: Path) -> None:
+    made = recipe(steps=150, distil_until_step=150, warmup_steps=5, ema_decay=0.5, learning_rate=3e-3)
+    x = made.crops.draw(2, torch.Generator().manual_seed(9))
+
+    def errors() -> Tensor:
+        with torch.no_grad():
+            return block_errors(
+                made.model.encoder.layers, made.teacher.encoder.layers, made.encoder_cuts, x.add(1).div(2)
+            )
+
+    before = errors()
+    train(made, tmp_path)
+    assert (errors() < before).all()
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_only_the_named_half_is_trained(half: str, tmp_path: Path) -> None:
+    made = recipe(halves=(half,))
+    before = {k: v.clone() for k, v in made.model.state_dict().items()}
+    train(made, tmp_path)
+    changed = {k.split(".")[0] for k, v in made.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {half}
+    with pytest.raises(BadInputError, match="nothing trained"):
+        load_autoencoder([tmp_path])
+
+
+def test_two_runs_of_a_half_each_make_an_autoencoder(tmp_path: Path) -> None:
+    states = [train(recipe(halves=(half,)), tmp_path / half) for half in ("encoder", "decoder")]
+    model = load_autoencoder([tmp_path / "encoder", tmp_path / "decoder"])
+    for state in states:
+        for name, value in state.ema.items():
+            assert torch.equal(model.state_dict()[name], value)
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    whole = train(recipe(), tmp_path / "whole")
+    train(recipe(), tmp_path / "parts", stop_after=3)
+    parts = train(recipe(), tmp_path / "parts")
+    for name, value in whole.parameters.items():
+        assert torch.equal(value, parts.parameters[name]), name
+
+
+def test_features_of_another_width_cannot_be_distilled() -> None:
+    with pytest.raises(BadInputError, match="width 16"):
+        recipe(width=16)
+
+
+def test_crops_are_parts_of_photographs_mirrored_or_not() -> None:
+    photo = torch.arange(40).repeat(40, 1).repeat(3, 1, 1).to(torch.uint8)
+    crops = PhotoCrops([photo], 32)
+    drawn = crops.draw(12, torch.Generator().manual_seed(0))
+    assert drawn.shape == (12, 3, 32, 32)
+    assert torch.equal(drawn, crops.draw(12, torch.Generator().manual_seed(0)))
+    slopes = (drawn[:, 0, 0, 1] - drawn[:, 0, 0, 0]).sign()
+    assert set(slopes.tolist()) == {-1.0, 1.0}
