@@ -13,7 +13,7 @@ decoder never runs, is ordinary floating point.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -181,7 +181,7 @@ class EntropyModel(nn.Module):
         energy: int = 0,
     ):
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             "width": width,
             "hyper_channels": hyper_channels,
             "hyper_features": hyper_features,

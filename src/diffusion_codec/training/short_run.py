@@ -104,6 +104,7 @@ def short_config(weights: CodecWeights, steps: int, batch_size: int, crop: int, 
         entropy_width=shape["width"],
         **{name: value for name, value in shape.items() if name != "width"},
         tied=weights.parameter_estimation.tied,
+        dithered=weights.dithered,
     )
 
 
