@@ -1,9 +1,10 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from diffusion_codec import codec_weights
-from diffusion_codec.evaluation.entropy_models import compare
+from diffusion_codec.evaluation.entropy_models import compare, cost_of_integers
 from tests.tiny import tiny_weights_file
 
 
@@ -20,3 +21,11 @@ def test_rates_are_of_real_streams_on_the_same_integers(tmp_path: Path) -> None:
     assert table["zeroth_order"].is_monotonic_increasing
     again = compare({"plain": plain}, latents, [20.0, 60.0])
     assert again["plain_total"].tolist() == table["plain_total"].tolist()
+
+
+def test_integers_cost_little_and_are_measured_against_the_same_networks(tmp_path: Path) -> None:
+    weights = codec_weights.load(tiny_weights_file(tmp_path / "a.safetensors", context="lattice", energy=3))
+    latents = {"a": torch.randn(1, 4, 32, 40, generator=torch.Generator().manual_seed(0))}
+    row = cost_of_integers(weights, latents, [50.0]).iloc[0]
+    assert row["stream_bpp"] != row["real_bpp"]
+    assert row["stream_bpp"] == pytest.approx(row["real_bpp"], rel=0.02)

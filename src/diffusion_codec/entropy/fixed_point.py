@@ -5,6 +5,10 @@ and every sum is exact (all below 2^53 units of 2^-18): no order of summation, i
 can change a bit. Training runs the same modules in float32 with straight-through rounding.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,9 +19,24 @@ STRIP_ELEMENTS = 1 << 23
 """Upper bound of the unfolded values held at once (64 MiB in float64)."""
 
 
+_rounding = ContextVar("rounding", default=True)
+
+
+@contextmanager
+def real_valued() -> Iterator[None]:
+    """Without rounding, inside: only to measure what the integers cost."""
+    token = _rounding.set(False)
+    try:
+        yield
+    finally:
+        _rounding.reset(token)
+
+
 def on_grid(x: Tensor, bits: int, limit: float) -> Tensor:
     """x rounded to multiples of 2^-bits within +-limit; the gradient passes inside the limit."""
     clipped = x.clamp(-limit, limit)
+    if not _rounding.get():
+        return clipped
     rounded: Tensor = torch.floor(clipped * 2**bits + 0.5) / 2**bits
     return clipped + (rounded - clipped).detach()
 

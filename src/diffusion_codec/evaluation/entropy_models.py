@@ -4,11 +4,13 @@ All models see the same integers (those the first one's P_phi quantises), so tha
 of real streams, bytes on disk.
 """
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import torch
 import typer
 from torch import Tensor
 
@@ -16,7 +18,8 @@ from diffusion_codec import codec_weights, datasets
 from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.codec import lambda_of
 from diffusion_codec.codec_weights import CodecWeights
-from diffusion_codec.entropy.model import CHANNELS
+from diffusion_codec.entropy.fixed_point import real_valued
+from diffusion_codec.entropy.model import CHANNELS, EntropyModel
 from diffusion_codec.evaluation.learned import latents_of, quantised
 from diffusion_codec.evaluation.noise import entropy_bits
 
@@ -45,6 +48,38 @@ def compare(
     return pd.DataFrame(rows).groupby("quality", as_index=False).mean().round(5)
 
 
+def cost_of_integers(
+    weights: CodecWeights, latents: Mapping[str, Tensor], qualities: list[float]
+) -> pd.DataFrame:
+    """Real streams of exact arithmetic against the same networks' information content in real numbers (float32).
+
+    Columns: quality, real_bpp, stream_bpp, real_seconds (the networks alone), exact_seconds (networks and range
+    coder, one direction); means over pictures.
+    """
+    model = EntropyModel(**weights.latent_coder.model.config)
+    model.load_state_dict(weights.latent_coder.model.state_dict())
+    rows = []
+    for quality in qualities:
+        for y in latents.values():
+            z_hat, side = quantised(weights, y, lambda_of(quality))
+            area = z_hat[0].numel() * STRIDE**2
+            started = time.perf_counter()
+            with real_valued(), torch.inference_mode():
+                bits = sum(float(part) for part in model.bits(z_hat[None].float(), side))
+            between = time.perf_counter()
+            streams = weights.latent_coder.encode(z_hat, side)
+            rows.append(
+                {
+                    "quality": quality,
+                    "real_bpp": bits / area,
+                    "stream_bpp": 8 * (len(streams.hyper) + len(streams.latent)) / area,
+                    "real_seconds": between - started,
+                    "exact_seconds": time.perf_counter() - between,
+                }
+            )
+    return pd.DataFrame(rows).groupby("quality", as_index=False).mean().round(5)
+
+
 def main(
     models: Annotated[
         Path,
@@ -64,6 +99,11 @@ def main(
     table.insert(0, "dataset", dataset)
     table.to_csv(out, index=False)
     typer.echo(table.to_string(index=False))
+    default = codec_weights.load(codec_weights.embedded_weights())
+    cost = cost_of_integers(default, latents, [20.0, 40.0, 60.0, 80.0])
+    cost.insert(0, "dataset", dataset)
+    cost.to_csv(out.with_name(f"{out.stem}_integers.csv"), index=False)
+    typer.echo(cost.to_string(index=False))
 
 
 if __name__ == "__main__":
