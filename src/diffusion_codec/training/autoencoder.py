@@ -31,7 +31,8 @@ class AutoencoderConfig(LoopConfig):
     """Shape, crop and loss weights of the autoencoder recipe.
 
     ``halves`` not named stay as they are (untrained, or as the run was started): two processes of one core each
-    train the two halves side by side, the decoder then on the teacher's latents.
+    train the two halves side by side. The decoder then learns from the teacher's latents, or, with
+    ``own_latents``, from those of the encoder the run was started with.
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
@@ -44,6 +45,7 @@ class AutoencoderConfig(LoopConfig):
     perceptual_weight: float = 0.2
     perceptual_net: Net = "squeeze"
     latent_noise: float = 0.0
+    own_latents: bool = False
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderTiny:
@@ -115,6 +117,9 @@ class AutoencoderRecipe:
             ours = self.model.encoder(x).float()
             terms["latent_mse"] = F.mse_loss(ours, y)
             y = ours.detach()
+        elif self.config.own_latents:
+            with torch.no_grad():
+                y = self.model.encoder(x).float()
         if "decoder" in self.config.halves:
             terms |= self._reconstruction(x, y, generator)
         weights = {"l2": self.config.l2_weight, "perceptual": self.config.perceptual_weight}
