@@ -1,0 +1,171 @@
+"""The choices the paper leaves open, each measured: `python -m diffusion_codec.evaluation.choices`.
+
+One thing is changed at a time against the default; files are real, and the measures are compared at equal rates,
+read off each choice's own curve.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from torch import Tensor, nn
+
+from diffusion_codec import codec_weights, datasets, metrics, quantization
+from diffusion_codec.backbone import Backbone
+from diffusion_codec.codec import DEFAULT_STEPS, Codec
+from diffusion_codec.codec_weights import CodecWeights
+from diffusion_codec.datasets import ImageDataset
+from diffusion_codec.parameter_estimation import Parameters
+
+Change = Callable[[Parameters], Parameters]
+MEASURES = ("psnr", "lpips-alex")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting of one open question; what is not named is the default's."""
+
+    question: str
+    name: str
+    weights: str = "default"
+    change: Change | None = None
+    steps: int = DEFAULT_STEPS
+    dither_seed: int | None = None
+
+
+class Changed(nn.Module):
+    """P_phi whose answer is changed before it is used and stored."""
+
+    def __init__(self, p_phi: nn.Module, change: Change):
+        super().__init__()
+        self.p_phi, self.change = p_phi, change
+
+    def forward(self, y: Tensor, lambda_: Tensor) -> Parameters:
+        """As :class:`diffusion_codec.parameter_estimation.ParameterEstimation`."""
+        return self.change(self.p_phi(y, lambda_))
+
+
+def shared_alpha(p: Parameters) -> Parameters:
+    """One alpha for all channels: the geometric mean."""
+    return p._replace(alpha=torch.exp2(p.alpha.log2().mean(1, keepdim=True)).expand_as(p.alpha))
+
+
+def no_beta(p: Parameters) -> Parameters:
+    """Without the offset."""
+    return p._replace(beta=torch.zeros_like(p.beta))
+
+
+def scaled_timestep(part: float) -> Change:
+    """t for ``part`` of the noise level that matches the step's rounding error."""
+
+    def change(p: Parameters) -> Parameters:
+        step = torch.exp2(-p.alpha.log2().mean(1))
+        return p._replace(t=quantization.matched_timestep(part * step))
+
+    return change
+
+
+def coarse_alpha(per_octave: int) -> Change:
+    """alpha stored in ``per_octave`` steps an octave instead of 16."""
+
+    def change(p: Parameters) -> Parameters:
+        return p._replace(alpha=torch.exp2((p.alpha.log2() * per_octave).round() / per_octave))
+
+    return change
+
+
+CHOICES = (
+    Choice("default", "default"),
+    Choice("gamma", "one alpha for all channels", change=shared_alpha),
+    Choice("gamma", "no beta", change=no_beta),
+    Choice("t", "tied: matched to the step", change=scaled_timestep(1.0)),
+    Choice("t", "tied: 0.8 of the matched level", change=scaled_timestep(0.8)),
+    Choice("t", "tied: 0.6 of the matched level", change=scaled_timestep(0.6)),
+    Choice("quantisation", "dither, coder unaware", dither_seed=0),
+    Choice("steps", "no denoising", steps=0),
+    Choice("steps", "1", steps=1),
+    Choice("steps", "2", steps=2),
+    Choice("steps", "5", steps=5),
+    Choice("steps", "10", steps=10),
+    Choice("side information", "alpha in 4 steps an octave", change=coarse_alpha(4)),
+    Choice("side information", "alpha in whole octaves", change=coarse_alpha(1)),
+    Choice("variant", "paper-2024", weights="paper-2024"),
+    Choice("variant", "paper-2025", weights="paper-2025"),
+)
+
+
+def measure(
+    choice: Choice, backbone: Backbone, weights: CodecWeights, pictures: ImageDataset, qualities: list[float]
+) -> pd.DataFrame:
+    """Means over pictures for each quality; columns quality, bpp, and the measures."""
+    codec = Codec(backbone, weights)
+    if choice.change is not None:
+        codec.p_phi = Changed(codec.p_phi, choice.change)  # type: ignore[assignment]
+    rows = []
+    for item in pictures:
+        pixels = item.pixels()
+        for quality in qualities:
+            data = codec.compress(pixels, quality, dither_seed=choice.dither_seed).data
+            decoded = codec.decompress(data, choice.steps).pixels
+            row = {"quality": quality, "bpp": 8 * len(data) / (pixels.shape[0] * pixels.shape[1])}
+            rows.append(row | {name: metrics.get(name)(pixels, decoded) for name in MEASURES})
+    return pd.DataFrame(rows).groupby("quality", as_index=False).mean()
+
+
+def at_rates(curve: pd.DataFrame, rates: list[float]) -> dict[str, float]:
+    """Each measure at each rate, linear in log rate between the curve's points; NaN outside them."""
+    ordered = curve.sort_values("bpp")
+    x = np.log(ordered.bpp.to_numpy())
+    values: dict[str, float] = {}
+    for name in MEASURES:
+        found = np.interp(np.log(rates), x, ordered[name].to_numpy(), left=np.nan, right=np.nan)
+        values |= {f"{name} at {rate:g}": float(v) for rate, v in zip(rates, found, strict=True)}
+    return values
+
+
+def compare(
+    backbone: Backbone,
+    weights: Mapping[str, CodecWeights],
+    pictures: ImageDataset,
+    qualities: list[float],
+    rates: list[float],
+) -> pd.DataFrame:
+    """One row a choice whose weights are there: question, choice, steps, and the measures at ``rates``."""
+    rows = []
+    for choice in CHOICES:
+        if choice.weights not in weights:
+            typer.echo(f"no codec weights {choice.weights!r}: {choice.name} is left out", err=True)
+            continue
+        curve = measure(choice, backbone, weights[choice.weights], pictures, qualities)
+        row = {"question": choice.question, "choice": choice.name, "steps": choice.steps}
+        rows.append(row | at_rates(curve, rates))
+        typer.echo(f"{choice.question}: {choice.name}", err=True)
+    return pd.DataFrame(rows).round(4)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/codec_choices.csv"),
+    dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
+    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 8,
+) -> None:
+    """Each open choice of the paper against the default, at equal rates (about ten minutes of two cores)."""
+    names = {choice.weights for choice in CHOICES}
+    weights = {
+        path.stem: codec_weights.load(path)
+        for path in codec_weights.embedded_weights().parent.glob("*.safetensors")
+        if path.stem in names
+    }
+    pictures = datasets.load(dataset, limit)
+    table = compare(Backbone.from_pretrained("mini"), weights, pictures, [15, 30, 40, 50], [0.05, 0.1])
+    table.insert(0, "dataset", pictures.name)
+    table.to_csv(out, index=False)
+    typer.echo(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    typer.run(main)
