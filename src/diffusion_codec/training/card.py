@@ -18,11 +18,13 @@ TIMESTEPS = (20, 50, 100, 200, 300, 400)
 MEASURES = ("psnr", "lpips-alex", "lpips-squeeze")
 
 
-def _to_tensor(pixels: np.ndarray) -> Tensor:
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float (1, 3, H, W) in -1..1."""
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def _to_pixels(x: Tensor) -> np.ndarray:
+def to_pixels(x: Tensor) -> np.ndarray:
+    """float (1, 3, H, W) in -1..1 -> uint8 (H, W, 3)."""
     pixels: np.ndarray = ((x[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     return pixels
 
@@ -42,10 +44,10 @@ def round_trip(backbone: Backbone, dataset: ImageDataset, teacher: Any) -> Round
     rows, ours, theirs = [], [], []
     for item in dataset:
         pixels = item.pixels()
-        x = _to_tensor(pixels)
+        x = to_tensor(pixels)
         y, y_teacher = backbone.encode(x), teacher.encode(x).latents
         pictures = backbone.decode(y), teacher.decode(y_teacher).sample
-        rows.append([[metrics.get(name)(pixels, _to_pixels(d)) for name in MEASURES] for d in pictures])
+        rows.append([[metrics.get(name)(pixels, to_pixels(d)) for name in MEASURES] for d in pictures])
         ours.append(y[0].flatten(1))
         theirs.append(y_teacher[0].flatten(1))
     means = [dict(zip(MEASURES, row, strict=True)) for row in np.mean(rows, 0).tolist()]
@@ -63,11 +65,11 @@ def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list
         rows = []
         for item in dataset:
             pixels = item.pixels()
-            y = backbone.encode(_to_tensor(pixels))
+            y = backbone.encode(to_tensor(pixels))
             y_hat = step * (y / step).round()
             row = []
             for latent in (y_hat, backbone.denoise(y_hat, t, steps)):
-                decoded = _to_pixels(backbone.decode(latent))
+                decoded = to_pixels(backbone.decode(latent))
                 row += [metrics.get(name)(pixels, decoded) for name in MEASURES]
             rows.append(row)
         names = (*MEASURES, *(f"denoised {name}" for name in MEASURES))

@@ -16,6 +16,7 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.fetch import locate
+from diffusion_codec.training import denoiser_study as denoisers
 from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
 from diffusion_codec.training.card import denoising, model_card, round_trip
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, warm_start
@@ -136,6 +137,29 @@ def denoiser(
     if start_from is not None:
         recipe.model.load_state_dict(Backbone.from_pretrained(start_from).unet.state_dict())
     train(recipe, out, stop_after)
+
+
+@app.command()
+def denoiser_study(
+    out: OutOption,
+    table: Annotated[Path, typer.Option(help="Table to write, csv.")],
+    config: ConfigOption = "study",
+    photos: PhotosOption = None,
+    backbone: Annotated[str, typer.Option(help="Whose autoencoder.")] = "mini",
+    dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
+    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Small denoisers trained alike, compared on quantised latents: prediction, noise, and plain regression."""
+    settings = read_config("denoiser", config, DenoiserConfig)
+    frozen_backbone = Backbone.from_pretrained(backbone, device)
+    pixels = _photos(photos, settings.photos_limit)
+    latents = _own_latents(frozen_backbone, pixels, out, device)
+    candidates = denoisers.train_variants(settings, latents, frozen_backbone, out, device)
+    images = datasets.load(dataset, limit)
+    measured = denoisers.measure(candidates, frozen_backbone, images)
+    measured.insert(0, "dataset", images.name)
+    measured.to_csv(table, index=False)
 
 
 @app.command()
