@@ -32,7 +32,8 @@ class AutoencoderConfig(LoopConfig):
 
     ``halves`` not named stay as they are (untrained, or as the run was started): two processes of one core each
     train the two halves side by side. The decoder then learns from the teacher's latents, or, with
-    ``own_latents``, from those of the encoder the run was started with.
+    ``own_latents``, from those of the encoder the run was started with. ``teacher_weight`` asks for the teacher's
+    picture too (L1): its decoder was trained against a discriminator, and ours learns that sharpness from it.
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
@@ -44,6 +45,7 @@ class AutoencoderConfig(LoopConfig):
     l2_weight: float = 0.0
     perceptual_weight: float = 0.2
     perceptual_net: Net = "squeeze"
+    teacher_weight: float = 0.0
     latent_noise: float = 0.0
     own_latents: bool = False
 
@@ -111,7 +113,7 @@ class AutoencoderRecipe:
     def _join(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Each half as it is used."""
         with torch.no_grad():
-            y = self.teacher.encoder(x).float()
+            y = y_teacher = self.teacher.encoder(x).float()
         terms = {}
         if "encoder" in self.config.halves:
             ours = self.model.encoder(x).float()
@@ -121,12 +123,18 @@ class AutoencoderRecipe:
             with torch.no_grad():
                 y = self.model.encoder(x).float()
         if "decoder" in self.config.halves:
-            terms |= self._reconstruction(x, y, generator)
-        weights = {"l2": self.config.l2_weight, "perceptual": self.config.perceptual_weight}
+            terms |= self._reconstruction(x, y, y_teacher, generator)
+        weights = {
+            "l2": self.config.l2_weight,
+            "perceptual": self.config.perceptual_weight,
+            "teacher_l1": self.config.teacher_weight,
+        }
         loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
         return {"loss": loss, **terms}
 
-    def _reconstruction(self, x: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def _reconstruction(
+        self, x: Tensor, y: Tensor, y_teacher: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         config = self.config
         noise = torch.randn(y.shape, generator=generator) * config.latent_noise
         noise = noise * torch.rand(len(y), 1, 1, 1, generator=generator)
@@ -134,6 +142,10 @@ class AutoencoderRecipe:
         terms = {"l1": F.l1_loss(decoded, x)}
         if config.l2_weight:
             terms["l2"] = F.mse_loss(decoded, x)
+        if config.teacher_weight:
+            with torch.no_grad():
+                picture = self.teacher.decoder(y_teacher).float()
+            terms["teacher_l1"] = F.l1_loss(decoded, picture)
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(decoded, x).float().mean()
         return terms

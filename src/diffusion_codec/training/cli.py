@@ -1,5 +1,7 @@
 """``diffusion-codec train autoencoder | denoiser | codec | export``."""
 
+import hashlib
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -9,7 +11,7 @@ import typer
 import yaml
 from diffusers import AutoencoderTiny
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_codec import codec_weights, datasets
 from diffusion_codec.backbone import Backbone
@@ -30,6 +32,7 @@ from diffusion_codec.training.septuplets import SeptupletCropsWithLatents, sprea
 
 app = typer.Typer(help="Train the small backbone and the codec's own networks.", no_args_is_help=True)
 Config = TypeVar("Config", bound=LoopConfig)
+Encode = Callable[[Tensor], Tensor]
 
 ConfigOption = Annotated[str, typer.Option(help="full, cpu, smoke, or a YAML file.")]
 OutOption = Annotated[
@@ -81,10 +84,15 @@ def _teacher_latents(photos: list[Tensor], teacher: Path | None, out: Path, devi
     return cached_latents(lambda x: model.encode(x).latents, photos, cache, device)
 
 
-def _own_latents(backbone: Backbone, photos: list[Tensor], out: Path, device: str) -> list[Tensor]:
-    """Latents by the backbone's own encoder; the cache is named after its weights."""
-    name = f"{backbone.name}-{backbone.weights_hash()[:8]}-{len(photos)}.safetensors"
-    return cached_latents(backbone.encode, photos, out.parent / "cache" / name, device)
+def _own_latents(
+    vae: nn.Module, encode: Encode, photos: list[Tensor], out: Path, device: str
+) -> list[Tensor]:
+    """Latents by ``vae``'s own encoder; the cache is named after its weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(vae.encoder.state_dict().items()):  # type: ignore[union-attr]
+        digest.update(name.encode() + value.cpu().half().numpy().tobytes())
+    cache = out.parent / "cache" / f"latents-{digest.hexdigest()[:8]}-{len(photos)}.safetensors"
+    return cached_latents(encode, photos, cache, device)
 
 
 @app.command()
@@ -132,7 +140,7 @@ def denoiser(
         latents = _teacher_latents(pixels, teacher, out, device)
     else:
         model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
-        latents = cached_latents(lambda x: model.encode(x).latents, pixels, None, device)
+        latents = _own_latents(model, lambda x: model.encode(x).latents, pixels, out, device)
     recipe = DenoiserRecipe(settings, latents, device)
     if start_from is not None:
         recipe.model.load_state_dict(Backbone.from_pretrained(start_from).unet.state_dict())
@@ -154,7 +162,7 @@ def denoiser_study(
     settings = read_config("denoiser", config, DenoiserConfig)
     frozen_backbone = Backbone.from_pretrained(backbone, device)
     pixels = _photos(photos, settings.photos_limit)
-    latents = _own_latents(frozen_backbone, pixels, out, device)
+    latents = _own_latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device)
     candidates = denoisers.train_variants(settings, latents, frozen_backbone, out, device)
     images = datasets.load(dataset, limit)
     measured = denoisers.measure(candidates, frozen_backbone, images)
@@ -187,7 +195,11 @@ def codec(
     crops: Crops = SeptupletCropsWithLatents(data, frozen_backbone, settings.crop)
     if photos is not None:
         pixels = [*_photos(photos, settings.photos_limit), *spread_frames(data, frames)]
-        crops = LatentCrops(pixels, _own_latents(frozen_backbone, pixels, out, device), settings.crop)
+        crops = LatentCrops(
+            pixels,
+            _own_latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device),
+            settings.crop,
+        )
     recipe = CodecRecipe(settings, frozen_backbone, crops, device)
     if start_from is not None:
         warm_start(recipe, codec_weights.load(start_from))
@@ -211,7 +223,9 @@ def entropy_models(
         raise BadInputError(f"no entropy model {unknown[0]!r}; known: {', '.join(VARIANTS)}")
     frozen_backbone = Backbone.from_pretrained(backbone, device)
     pixels = _photos(photos, settings.photos_limit)
-    crops = LatentCrops(None, _own_latents(frozen_backbone, pixels, out, device), settings.crop)
+    crops = LatentCrops(
+        None, _own_latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device), settings.crop
+    )
     train_variants(settings, frozen_backbone, crops, out, names, device)
 
 
