@@ -3,13 +3,13 @@
 `get("avif").encode_at(pixels, bpp=0.1)` is the largest file not above the target.
 """
 
+from diffusion_codec.baselines import modern, pillow
 from diffusion_codec.baselines.base import Baseline, Encoded, UnreachableRateError
-from diffusion_codec.baselines.pillow import baselines
 from diffusion_codec.errors import BadInputError
 
 __all__ = ["Baseline", "Encoded", "UnreachableRateError", "get", "names"]
 
-_BASELINES = {codec.name: codec for codec in baselines()}
+_BASELINES = {codec.name: codec for codec in (*pillow.baselines(), *modern.baselines())}
 
 
 def names() -> tuple[str, ...]:

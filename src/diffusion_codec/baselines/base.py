@@ -31,7 +31,8 @@ class Baseline:
     """One codec at one setting.
 
     `qualities` is its scale in rising order, `version` names the libraries, `options` every setting but the
-    quality: together they let a reader make the same bytes again.
+    quality: together they let a reader make the same bytes again. `parts` splits a file's bytes into the coded
+    picture and the container around it, where the format has one.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Baseline:
     qualities: tuple[float, ...]
     encoder: Callable[[Pixels, float], bytes]
     decoder: Callable[[bytes], Pixels]
+    parts: Callable[[bytes], dict[str, int]] | None = None
 
     def encode(self, pixels: Pixels, quality: float) -> bytes:
         """uint8 H x W x 3 to a file without metadata. Raises BadInputError off the quality scale."""

@@ -9,12 +9,15 @@ import PIL
 from PIL import Image, features
 
 from diffusion_codec.baselines.base import Baseline, Pixels
+from diffusion_codec.baselines.boxes import box_parts
 from diffusion_codec.errors import BadInputError
 
 _Options = Callable[[Pixels, float], dict[str, Any]]
 
 
-def _encoder(file_format: str, options: _Options) -> Callable[[Pixels, float], bytes]:
+def pillow_encoder(file_format: str, options: _Options) -> Callable[[Pixels, float], bytes]:
+    """An encoder of bare pixels through Pillow, with options of its own for each picture and quality."""
+
     def encode(pixels: Pixels, quality: float) -> bytes:
         buffer = io.BytesIO()
         # an image made from an array carries no profile, EXIF or comment that could inflate the file
@@ -24,12 +27,14 @@ def _encoder(file_format: str, options: _Options) -> Callable[[Pixels, float], b
     return encode
 
 
-def _decoder(file_format: str) -> Callable[[bytes], Pixels]:
+def pillow_decoder(file_format: str) -> Callable[[bytes], Pixels]:
+    """A decoder through Pillow that takes this format and no other."""
+
     def decode(data: bytes) -> Pixels:
         try:
             with Image.open(io.BytesIO(data), formats=[file_format]) as image:
                 return np.array(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, RuntimeError) as error:
             raise BadInputError(f"{len(data)} bytes are not a whole {file_format} file: {error}") from error
 
     return decode
@@ -64,7 +69,7 @@ def _without_comments(codestream: bytes) -> bytes:
 
 
 def _encode_jpeg2000(pixels: Pixels, quality: float) -> bytes:
-    return _without_comments(_encoder("JPEG2000", _jpeg2000_options)(pixels, quality))
+    return _without_comments(pillow_encoder("JPEG2000", _jpeg2000_options)(pixels, quality))
 
 
 def _avif(name: str, speed: int) -> Baseline:
@@ -80,10 +85,11 @@ def _avif(name: str, speed: int) -> Baseline:
     return Baseline(
         name,
         _version("AV1 by libavif", "avif"),
-        f"aom, speed {speed}, 4:2:0, 8 bit, one thread",
+        f"aom, speed {speed}, 4:2:0, 8 bit, one thread, AVIF container",
         tuple(range(101)),
-        _encoder("AVIF", options),
-        _decoder("AVIF"),
+        pillow_encoder("AVIF", options),
+        pillow_decoder("AVIF"),
+        box_parts,
     )
 
 
@@ -95,19 +101,19 @@ def baselines() -> tuple[Baseline, ...]:
             _version("libjpeg-turbo", "libjpeg_turbo"),
             "4:2:0, progressive, optimised Huffman tables",
             tuple(range(1, 96)),
-            _encoder(
+            pillow_encoder(
                 "JPEG",
                 lambda _, q: {"quality": int(q), "subsampling": 2, "optimize": True, "progressive": True},
             ),
-            _decoder("JPEG"),
+            pillow_decoder("JPEG"),
         ),
         Baseline(
             "webp",
             _version("libwebp", "webp"),
             "lossy, method 6, 4:2:0",
             tuple(range(101)),
-            _encoder("WEBP", lambda _, q: {"quality": int(q), "method": 6}),
-            _decoder("WEBP"),
+            pillow_encoder("WEBP", lambda _, q: {"quality": int(q), "method": 6}),
+            pillow_decoder("WEBP"),
         ),
         Baseline(
             "jpeg2000",
@@ -115,7 +121,7 @@ def baselines() -> tuple[Baseline, ...]:
             "bare codestream, colour transform, 9/7 wavelet, 6 resolutions, one layer, rate-controlled",
             tuple(q / 2 for q in range(201)),
             _encode_jpeg2000,
-            _decoder("JPEG2000"),
+            pillow_decoder("JPEG2000"),
         ),
         _avif("avif", speed=6),
         _avif("avif-slow", speed=3),

@@ -99,7 +99,9 @@ class BaselineCodec:
             found = min(self._files.values(), key=lambda file: len(file.data))
         started = time.perf_counter()
         decoded = self.baseline.decode(found.data)
-        return Coded(found.data, decoded, found.seconds, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        parts = self.baseline.parts(found.data) if self.baseline.parts is not None else {}
+        return Coded(found.data, decoded, found.seconds, seconds, ledger=parts)
 
 
 class SharedCodec:
