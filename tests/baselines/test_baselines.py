@@ -36,9 +36,7 @@ def test_largest_file_not_above_the_target(name, bpp, photo):
     found = codec.encode_at(photo, bpp)
     limit = bpp * photo.shape[0] * photo.shape[1] / 8
     assert len(found.data) <= limit
-    sizes = [
-        len(codec.encode(photo, q)) for q in codec.qualities[:: 1 if name in ("jpeg", "webp") else 5]
-    ]
+    sizes = [len(codec.encode(photo, q)) for q in codec.qualities[:: 1 if name in ("jpeg", "webp") else 5]]
     assert len(found.data) >= max(size for size in sizes if size <= limit)
 
 
@@ -62,7 +60,9 @@ def test_files_known_from_other_rates_are_used_and_change_nothing(name, photo):
     for bpp in (1.2, 0.45, 0.6):
         found = codec.encode_at(photo, bpp, known)
         alone = codec.encode_at(photo, bpp)
-        near = 0.1 if name == "jpeg-xl" else 0.01  # its sizes do not rise with every quality: two searches differ
+        near = (
+            0.1 if name == "jpeg-xl" else 0.01
+        )  # its sizes do not rise with every quality: two searches differ
         assert abs(len(found.data) - len(alone.data)) <= near * len(alone.data)
     assert len(known) <= 26  # three searches by halves alone would be about 25 on 101 qualities
 

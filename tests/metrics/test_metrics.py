@@ -13,9 +13,14 @@ from PIL import Image
 from diffusion_codec import fetch, metrics
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import trunks
+from diffusion_codec.metrics.remember import Remembering
 
 KODAK = fetch.store().find("kodak")
 needs_kodak = pytest.mark.skipif(KODAK is None, reason="the Kodak photographs are not on this machine")
+DISTS_CROP, SSIMULACRA2_CROP = (
+    [0.1363, 0.3744],
+    [66.462, -56.555],
+)  # whole picture: .085 and .376; 63.04 and -60.72
 NETS = [n for n in trunks.ARCHITECTURE if trunks.available(n)]
 
 
@@ -44,7 +49,7 @@ def test_psnr_does_not_wrap_around():
     assert metrics.get("psnr")(black, white) == pytest.approx(0)
 
 
-@pytest.mark.parametrize("name", ["psnr", "ms-ssim", *(f"lpips-{n}" for n in NETS)])
+@pytest.mark.parametrize("name", [name for name in metrics.names() if metrics.can_measure(name)])
 def test_worse_jpeg_is_worse(name, photo):
     metric = metrics.get(name)
     values = [metric(photo, jpeg(photo, q)) for q in (80, 20, 5)]
@@ -66,6 +71,54 @@ def test_lpips_alex_golden():
     pixels = np.asarray(Image.open(KODAK.path / "kodim23.png").convert("RGB"))
     values = [metrics.get("lpips-alex")(pixels, jpeg(pixels, q)) for q in (5, 50)]
     assert values == pytest.approx([0.5159, 0.0901], abs=2e-3)
+
+
+@needs_kodak
+@pytest.mark.skipif(not metrics.can_measure("dists"), reason="no VGG-16 weights on this machine")
+def test_dists_known_answers():
+    pixels = np.asarray(Image.open(KODAK.path / "kodim23.png").convert("RGB"))[:256, :256]
+    values = [metrics.get("dists")(pixels, jpeg(pixels, q)) for q in (50, 5)]
+    assert values == pytest.approx(DISTS_CROP, abs=2e-3)
+    assert metrics.get("dists")(pixels, pixels) == pytest.approx(0, abs=1e-5)
+
+
+@needs_kodak
+def test_ssimulacra2_known_answers():
+    pixels = np.asarray(Image.open(KODAK.path / "kodim23.png").convert("RGB"))[:256, :256]
+    values = [metrics.get("ssimulacra2")(pixels, jpeg(pixels, q)) for q in (50, 5)]
+    assert values == pytest.approx(SSIMULACRA2_CROP, abs=0.05)
+    assert metrics.get("ssimulacra2")(pixels, pixels) == pytest.approx(100)
+
+
+@needs_kodak
+@pytest.mark.skipif(not metrics.can_measure("butteraugli"), reason="libjxl's tools are not installed")
+def test_butteraugli_known_answers():
+    pixels = np.asarray(Image.open(KODAK.path / "kodim23.png").convert("RGB"))
+    values = [metrics.get("butteraugli")(pixels, jpeg(pixels, q)) for q in (50, 20, 5)]
+    assert values == pytest.approx([1.5146, 2.7233, 7.7925], rel=0.02)
+
+
+def test_butteraugli_without_its_program_says_what_to_install(monkeypatch, photo):
+    monkeypatch.setattr("diffusion_codec.metrics.psychovisual.shutil.which", lambda _: None)
+    assert not metrics.can_measure("butteraugli")
+    with pytest.raises(metrics.MetricError, match="libjxl-devtools"):
+        metrics.get("butteraugli")(photo, photo)
+
+
+def test_what_is_remembered_is_what_was_computed():
+    class Counting(torch.nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return [2 * x]
+
+    net = Counting()
+    memory = Remembering(net)
+    a, b, c = (torch.full((1, 3, 4, 4), v) for v in (1.0, 2.0, 3.0))
+    for x in (a, b, a, c, a.clone()):
+        assert torch.equal(memory(x)[0], 2 * x)
+    assert net.calls == 3  # the original, seen in every pair, is computed once
 
 
 @pytest.mark.skipif(not NETS, reason="no LPIPS backbone on this machine")

@@ -25,7 +25,7 @@ _CODED_PICTURE = range(12)  # types of network units that carry a slice (H.266, 
 
 def _encode_jpegli(pixels: Pixels, quality: float) -> bytes:
     height, width = pixels.shape[:2]
-    return pyjpegli.encode(np.ascontiguousarray(pixels).data.cast("B"), width, height, quality=int(quality))
+    return bytes(pyjpegli.encode(pixels.tobytes(), width, height, quality=int(quality)))
 
 
 def _decode_jpegli(data: bytes) -> Pixels:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from diffusion_codec import __version__, baselines, bitstream
 from diffusion_codec.codec import DEFAULT_STEPS, Codec, Compressed, Decompressed
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.codec_weights import embedded_weights
+from diffusion_codec.errors import BadInputError, MissingDataError
 
 Pixels = NDArray[np.uint8]
 
@@ -105,10 +107,13 @@ class BaselineCodec:
 
 
 class SharedCodec:
-    """One loaded codec for several settings of the decoder; remembers the last files it made."""
+    """One loaded codec for several settings of the decoder; remembers the last files it made.
 
-    def __init__(self, codec: Codec, backbone: str, remembered: int = 16) -> None:
-        self.codec, self.backbone, self.remembered = codec, backbone, remembered
+    `label` is its name in records: the backbone's, with `:<weights>` where the codec's weights are not the default.
+    """
+
+    def __init__(self, codec: Codec, label: str, remembered: int = 16) -> None:
+        self.codec, self.label, self.remembered = codec, label, remembered
         self.fingerprint = codec.backbone.weights_hash()[:16]
         self._files: OrderedDict[tuple[str, int], Compressed] = OrderedDict()
         self._decoded: OrderedDict[tuple[bytes, int], Decompressed] = OrderedDict()
@@ -120,10 +125,15 @@ class SharedCodec:
         return f"diffusion-codec {__version__}, weights {weights}, backbone {self.fingerprint}"
 
     def compress(self, pixels: Pixels, max_bytes: int) -> Compressed:
-        """The best file of at most `max_bytes`, from memory where it was made before."""
+        """The best file of at most `max_bytes` (its smallest where none is), from memory where it was made before."""
         key = (_pixels_sha256(pixels), max_bytes)
         if key not in self._files:
-            self._files[key] = self.codec.compress_to_size(pixels, max_bytes=max_bytes)
+            smallest = self.codec.compress(pixels, quality=0.0)
+            self._files[key] = (
+                smallest
+                if len(smallest.data) > max_bytes
+                else self.codec.compress_to_size(pixels, max_bytes=max_bytes)
+            )
             while len(self._files) > self.remembered:
                 self._files.popitem(last=False)
         return self._files[key]
@@ -154,8 +164,8 @@ class DiffusionCodec:
 
     @property
     def name(self) -> str:
-        """`dfc-<backbone>`, with `@<steps>` where they are not the default."""
-        return f"dfc-{self.shared.backbone}" + ("" if self.steps is None else f"@{self.steps}")
+        """`dfc-<backbone>`, with `:<weights>` and `@<steps>` where they are not the default."""
+        return f"dfc-{self.shared.label}" + ("" if self.steps is None else f"@{self.steps}")
 
     @property
     def version(self) -> str:
@@ -165,7 +175,7 @@ class DiffusionCodec:
     @property
     def settings(self) -> str:
         """Backbone and denoising steps."""
-        return f"backbone {self.shared.backbone}, {self._steps()} DDIM steps"
+        return f"backbone {self.shared.label}, {self._steps()} DDIM steps"
 
     def _steps(self) -> int:
         return DEFAULT_STEPS if self.steps is None else self.steps
@@ -195,7 +205,7 @@ class Ceiling:
     @property
     def name(self) -> str:
         """`ceiling-<backbone>`."""
-        return f"ceiling-{self.shared.backbone}"
+        return f"ceiling-{self.shared.label}"
 
     @property
     def version(self) -> str:
@@ -205,7 +215,7 @@ class Ceiling:
     @property
     def settings(self) -> str:
         """What is measured."""
-        return f"backbone {self.shared.backbone}, autoencoder alone, no file"
+        return f"backbone {self.shared.label}, autoencoder alone, no file"
 
     def run(self, pixels: Pixels, bpp: float) -> Coded:
         """Encode and decode without quantisation; the rate is not used."""
@@ -214,29 +224,54 @@ class Ceiling:
         return Coded(None, decoded, time.perf_counter() - started, 0.0)
 
 
-_OWN = re.compile(r"(?P<kind>dfc|ceiling)-(?P<backbone>[^@]+?)(?:@(?P<steps>\d+))?")
+_OWN = re.compile(r"(?P<kind>dfc|ceiling)-(?P<backbone>[^@:]+)(?::(?P<weights>[^@:]+))?(?:@(?P<steps>\d+))?")
 
 
 def check(names: Sequence[str]) -> None:
     """Raise BadInputError for a name that `get` does not know, without loading anything."""
     for name in names:
         own = _OWN.fullmatch(name)
-        if name not in baselines.names() and (own is None or (own["kind"] == "ceiling" and own["steps"])):
+        ceiling = own is not None and own["kind"] == "ceiling"
+        if name not in baselines.names() and (own is None or (ceiling and (own["steps"] or own["weights"]))):
             raise BadInputError(
                 f"codec {name!r} is unknown; choose from {', '.join(baselines.names())}, dfc-<backbone> "
-                "(dfc-mini), dfc-<backbone>@<denoising steps> (dfc-mini@0), ceiling-<backbone> (ceiling-mini)"
+                "(dfc-mini), dfc-<backbone>:<codec weights> (dfc-mini:hyperprior), dfc-<backbone>@<denoising steps> "
+                "(dfc-mini@0), ceiling-<backbone> (ceiling-mini)"
             )
 
 
-@lru_cache(maxsize=2)
-def _shared(backbone: str, device: str) -> SharedCodec:
-    return SharedCodec(Codec.from_pretrained(backbone=backbone, device=device), backbone)
+def present(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names whose codec weights this release has, the others)."""
+    check(names)
+    there, absent = [], []
+    for name in names:
+        own = _OWN.fullmatch(name)
+        try:
+            if own is not None and own["weights"] and not Path(own["weights"]).is_file():
+                embedded_weights(own["weights"])
+            there.append(name)
+        except MissingDataError:
+            absent.append(name)
+    return tuple(there), tuple(absent)
+
+
+def family(name: str) -> str:
+    """What codecs share that can use each other's files: backbone and weights, not the decoder's steps."""
+    own = _OWN.fullmatch(name)
+    return name if own is None else f"{own['backbone']}:{own['weights'] or 'default'}"
+
+
+@lru_cache(maxsize=8)
+def _shared(backbone: str, weights: str | None, device: str) -> SharedCodec:
+    codec = Codec.from_pretrained(backbone=backbone, weights=weights or "default", device=device)
+    return SharedCodec(codec, backbone if weights is None else f"{backbone}:{weights}")
 
 
 def get(names: Sequence[str], device: str = "cpu") -> list[RateCodec]:
-    """Codecs by name: a baseline, `dfc-<backbone>`, `dfc-<backbone>@<steps>` or `ceiling-<backbone>`.
+    """Codecs by name: a baseline, `dfc-<backbone>[:<weights>][@<steps>]` or `ceiling-<backbone>`.
 
-    One backbone is loaded once in a process, however many names use it. Raises BadInputError for an unknown name.
+    One backbone with one set of weights is loaded once in a process, however many names use it. Raises
+    BadInputError for an unknown name, MissingDataError for weights that do not exist.
     """
     check(names)
     codecs: list[RateCodec] = []
@@ -246,7 +281,7 @@ def get(names: Sequence[str], device: str = "cpu") -> list[RateCodec]:
             codecs.append(BaselineCodec(baselines.get(name)))
         elif own["kind"] == "dfc":
             steps = None if own["steps"] is None else int(own["steps"])
-            codecs.append(DiffusionCodec(_shared(own["backbone"], device), steps))
+            codecs.append(DiffusionCodec(_shared(own["backbone"], own["weights"], device), steps))
         else:
-            codecs.append(Ceiling(_shared(own["backbone"], device)))
+            codecs.append(Ceiling(_shared(own["backbone"], None, device)))
     return codecs

@@ -3,16 +3,28 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from diffusion_codec import metrics
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
-from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec
-from diffusion_codec.evaluation.records import CodecInfo, Record, Results, Run, Writer, environment, read
+from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec, family
+from diffusion_codec.evaluation.codecs import get as get_codecs
+from diffusion_codec.evaluation.records import (
+    CodecInfo,
+    Record,
+    Results,
+    Run,
+    Writer,
+    environment,
+    read,
+    write,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +44,20 @@ def sweep(
     seed: int = 0,
     limit: int | None = None,
     progress: Progress | None = None,
+    run_on: "Runner | None" = None,
 ) -> Results:
     """Measure every codec on every image at every rate (bits per pixel) and append the numbers to `out`.
 
     What `out` holds already for the same codec version, data set and protocol is not measured again; failures
     are tried again. `limit` measures only the first images; their numbers count when the rest follows. A codec
-    that fails on an image gets a row that says why, and the sweep goes on. Raises BadInputError for rates that
-    are not positive, names that occur twice, a result another sweep writes to.
+    that fails on an image gets a row that says why, and the sweep goes on. `run_on` spreads the work over helpers
+    (`helpers.processes`, `helpers.cluster`), which get codecs by name; rows and their order are the same. Raises
+    BadInputError for rates that are not positive, names that occur twice, a result another sweep writes to.
     """
     chosen = [metrics.get(name) for name in metric_names]
     _check(codecs, rates)
     run = Run(
-        **environment(device, seed),
+        **environment(device, seed) | ({} if run_on is None else {"threads": 1}),
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         dataset_origin=dataset.origin,
@@ -58,7 +72,7 @@ def sweep(
             try:
                 writer = Writer(out, run)
                 wanted = Wanted(codecs, dataset, rates, chosen, limit)
-                _Sweep(wanted, writer, progress).measure()
+                _Sweep(wanted, writer, progress, run_on).measure()
             finally:
                 Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout as error:
@@ -121,13 +135,75 @@ class Wanted:
         return len(self.keys() - there)
 
 
+@dataclass(frozen=True)
+class TaskPoint:
+    """A codec (by name, with the version and settings it must have) at a rate, and the metrics to measure."""
+
+    codec: str
+    version: str
+    settings: str
+    rate: float | None
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one helper measures at a time: everything missing of one image for codecs that share their files.
+
+    `pixels` reads the picture when the task is handed out; `loaded` is the task with the picture in it, which needs
+    no file of the data set where it is measured.
+    """
+
+    run: str
+    device: str
+    image: str
+    pixels: Callable[[], Pixels] | Pixels
+    points: tuple[TaskPoint, ...]
+
+    def loaded(self) -> "Task":
+        """The same task with its picture, uint8 H x W x 3."""
+        return replace(self, pixels=self.pixels()) if callable(self.pixels) else self
+
+    def failed(self, error: Exception) -> list[Record]:
+        """Rows that say why nothing was measured."""
+        return [self._base(point).model_copy(update={"error": _words(error)}) for point in self.points]
+
+    def _base(self, point: TaskPoint) -> Record:
+        height, width = self.loaded_pixels.shape[:2]
+        return Record(
+            run=self.run,
+            codec=point.codec,
+            image=self.image,
+            width=width,
+            height=height,
+            target_bpp=point.rate,
+        )
+
+    @property
+    def loaded_pixels(self) -> Pixels:
+        """The picture, read where it is not in the task."""
+        return self.pixels() if callable(self.pixels) else self.pixels
+
+
+Runner = Callable[[Sequence[Task]], Iterator[tuple[Task, list[Record]]]]
+"""Measures tasks somewhere and gives back their rows, each task once, in any order."""
+
+
 class _Sweep:
-    def __init__(self, wanted: Wanted, writer: Writer, progress: Progress | None) -> None:
-        self.wanted, self.writer, self.progress = wanted, writer, progress
+    def __init__(
+        self, wanted: Wanted, writer: Writer, progress: Progress | None, run_on: Runner | None
+    ) -> None:
+        self.wanted, self.writer, self.progress, self.run_on = wanted, writer, progress, run_on
         self.there = measured(writer.done)
 
     def measure(self) -> None:
         """Measure what is missing; a point is a codec at a rate on an image."""
+        if self.run_on is None:
+            self._here()
+        else:
+            self._elsewhere(self.run_on)
+
+    def _here(self) -> None:
         total, count = len(self.wanted.items) * len(self.wanted.points), 0
         for item in self.wanted.items:
             pixels: Pixels | None = None
@@ -135,34 +211,91 @@ class _Sweep:
                 missing = self.wanted.missing(codec, item.id, rate, self.there)
                 if missing:
                     pixels = item.pixels() if pixels is None else pixels
-                    self.writer.append(self._point(codec, item.id, pixels, rate, missing))
+                    self.writer.append(
+                        measure_point(codec, self.writer.run.id, item.id, pixels, rate, missing)
+                    )
                 count += 1
                 if self.progress is not None:
                     self.progress(count, total)
 
-    def _point(
-        self,
-        codec: RateCodec,
-        image: str,
-        pixels: Pixels,
-        rate: float | None,
-        wanted: Sequence[metrics.Metric],
-    ) -> list[Record]:
-        """The rows of one codec on one image at one rate."""
-        height, width = pixels.shape[:2]
-        base = Record(
-            run=self.writer.run.id, codec=codec.name, image=image, width=width, height=height, target_bpp=rate
-        )
-        started = time.perf_counter()
-        try:
-            coded = codec.run(pixels, math.inf if rate is None else rate)
-        except Exception as error:  # whatever a codec does on one image must not lose the others
-            logger.warning(
-                "%s on %s at %s: %s", codec.name, image, rate, error, exc_info=not _expected(error)
+    def _elsewhere(self, run_on: Runner) -> None:
+        tasks = list(self._tasks())
+        total = len(self.wanted.items) * len(self.wanted.points)
+        count = total - sum(len(task.points) for task in tasks)
+        for task, rows in run_on(tasks):
+            self.writer.append(rows)
+            count += len(task.points)
+            if self.progress is not None:
+                self.progress(count, total)
+        if tasks:
+            self._put_in_order()
+
+    def _tasks(self) -> Iterator[Task]:
+        """What is missing of one image and codecs that share their files, for every image and such family."""
+        for item in self.wanted.items:
+            families: dict[str, list[TaskPoint]] = {}
+            for codec, rate in self.wanted.points:
+                missing = self.wanted.missing(codec, item.id, rate, self.there)
+                if missing:
+                    point = TaskPoint(
+                        codec.name, codec.version, codec.settings, rate, tuple(m.name for m in missing)
+                    )
+                    families.setdefault(family(codec.name), []).append(point)
+            for points in families.values():
+                yield Task(self.writer.run.id, self.writer.run.device, item.id, item.pixels, tuple(points))
+
+    def _put_in_order(self) -> None:
+        """The order of a sweep without helpers: whoever measured what when, equal results are equal files."""
+        results = read(self.writer.path)
+        images = {item.id: number for number, item in enumerate(self.wanted.items)}
+        points = {(codec.name, rate): number for number, (codec, rate) in enumerate(self.wanted.points)}
+        names = {metric.name: number for number, metric in enumerate(self.wanted.metrics)}
+        new = [record for record in results.records if record.run == self.writer.run.id]
+        old = [record for record in results.records if record.run != self.writer.run.id]
+
+        def place(record: Record) -> tuple[int, int, int]:
+            point = points.get((record.codec, record.target_bpp), -1)
+            return images.get(record.image, -1), point, names.get(record.metric, -1)
+
+        write(self.writer.path, Results([*old, *sorted(new, key=place)], results.runs.values()))
+
+
+def measure_task(task: Task) -> list[Record]:
+    """Measure a task in this process, on one thread, so that every helper computes the same numbers."""
+    torch.set_num_threads(1)
+    rows: list[Record] = []
+    for point in task.points:
+        codec = get_codecs([point.codec], task.device)[0]
+        if (codec.version, codec.settings) != (point.version, point.settings):
+            error = BadInputError(
+                f"this helper has {codec.version}, the sweep is of {point.version}: install one version"
             )
-            return [base.model_copy(update={"error": _words(error)})]
-        logger.info("%s %s %s: %.1f s", codec.name, image, rate, time.perf_counter() - started)
-        return [_measure(base, coded, pixels, metric) for metric in wanted]
+            rows += replace(task, points=(point,)).failed(error)
+            continue
+        chosen = [metrics.get(name) for name in point.metrics]
+        rows += measure_point(codec, task.run, task.image, task.loaded_pixels, point.rate, chosen)
+    return rows
+
+
+def measure_point(
+    codec: RateCodec,
+    run: str,
+    image: str,
+    pixels: Pixels,
+    rate: float | None,
+    wanted: Sequence[metrics.Metric],
+) -> list[Record]:
+    """The rows of one codec on one image at one rate; one row that says why where the codec fails."""
+    height, width = pixels.shape[:2]
+    base = Record(run=run, codec=codec.name, image=image, width=width, height=height, target_bpp=rate)
+    started = time.perf_counter()
+    try:
+        coded = codec.run(pixels, math.inf if rate is None else rate)
+    except Exception as error:  # whatever a codec does on one image must not lose the others
+        logger.warning("%s on %s at %s: %s", codec.name, image, rate, error, exc_info=not _expected(error))
+        return [base.model_copy(update={"error": _words(error)})]
+    logger.info("%s %s %s: %.1f s", codec.name, image, rate, time.perf_counter() - started)
+    return [_measure(base, coded, pixels, metric) for metric in wanted]
 
 
 def _expected(error: Exception) -> bool:

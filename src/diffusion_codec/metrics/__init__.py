@@ -12,10 +12,14 @@ import torch
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics.base import Metric, MetricError, Pixels
 from diffusion_codec.metrics.classical import MS_SSIM, PSNR
+from diffusion_codec.metrics.dists import DISTS
 from diffusion_codec.metrics.perceptual import PerceptualLoss, perceptual_loss
+from diffusion_codec.metrics.psychovisual import BUTTERAUGLI, SSIMULACRA2, has_butteraugli
+from diffusion_codec.metrics.remember import Remembering
 from diffusion_codec.metrics.trunks import ARCHITECTURE, Net
+from diffusion_codec.metrics.trunks import available as _trunk_is_here
 
-__all__ = ["Metric", "MetricError", "PerceptualLoss", "get", "names", "perceptual_loss"]
+__all__ = ["Metric", "MetricError", "PerceptualLoss", "can_measure", "get", "names", "perceptual_loss"]
 
 # below about 35 pixels the deepest feature map of AlexNet is empty; the next power of two is safe for all
 LPIPS_MIN_SIDE = 64
@@ -23,7 +27,9 @@ LPIPS_MIN_SIDE = 64
 
 @lru_cache(maxsize=3)
 def _network(net: Net) -> PerceptualLoss:
-    return perceptual_loss(net)
+    loss = perceptual_loss(net)
+    loss.lpips.net = Remembering(loss.lpips.net)
+    return loss
 
 
 def _signed(pixels: Pixels) -> torch.Tensor:
@@ -44,7 +50,10 @@ def _lpips_metric(net: Net) -> Metric:
     return Metric(f"lpips-{net}", protocol, False, LPIPS_MIN_SIDE, partial(_lpips, net))
 
 
-_METRICS = {metric.name: metric for metric in (PSNR, MS_SSIM, *map(_lpips_metric, ARCHITECTURE))}
+_ALL = (PSNR, MS_SSIM, *map(_lpips_metric, ARCHITECTURE), DISTS, SSIMULACRA2, BUTTERAUGLI)
+_METRICS = {metric.name: metric for metric in _ALL}
+
+_NETS: dict[str, Net] = {f"lpips-{net}": net for net in ARCHITECTURE}
 
 
 def names() -> tuple[str, ...]:
@@ -57,3 +66,12 @@ def get(name: str) -> Metric:
     if name not in _METRICS:
         raise BadInputError(f"metric {name!r} is unknown; choose from {', '.join(_METRICS)}")
     return _METRICS[name]
+
+
+def can_measure(name: str) -> bool:
+    """Whether nothing has to be fetched or installed before the metric of that name can be measured."""
+    get(name)
+    if name == "butteraugli":
+        return has_butteraugli()
+    net: Net | None = "vgg" if name == "dists" else _NETS.get(name)
+    return net is None or _trunk_is_here(net)
