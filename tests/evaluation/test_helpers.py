@@ -104,7 +104,7 @@ def test_ray_loses_nothing_when_a_worker_is_killed(photos, tmp_path):  # noqa: F
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(process.pid)
                     return
-            time.sleep(0.005)
+            time.sleep(0.05)
 
     hunter = threading.Thread(target=kill_one)
     hunter.start()

@@ -242,4 +242,4 @@ def _small_sample(folder: Path):
 
 def test_unknown_codec_lists_the_known():
     with pytest.raises(BadInputError, match=r"jpeg2000.*dfc-mini@0.*ceiling"):
-        codecs.get(["vvc"])
+        codecs.get(["bpg"])

@@ -109,11 +109,11 @@ class BaselineCodec:
 class SharedCodec:
     """One loaded codec for several settings of the decoder; remembers the last files it made.
 
-    `label` is its name in records: the backbone's, with `:<weights>` where the codec's weights are not the default.
+    `backbone` is its name in records, with `:<weights>` where the codec's weights are not the default.
     """
 
-    def __init__(self, codec: Codec, label: str, remembered: int = 16) -> None:
-        self.codec, self.label, self.remembered = codec, label, remembered
+    def __init__(self, codec: Codec, backbone: str, remembered: int = 16) -> None:
+        self.codec, self.backbone, self.remembered = codec, backbone, remembered
         self.fingerprint = codec.backbone.weights_hash()[:16]
         self._files: OrderedDict[tuple[str, int], Compressed] = OrderedDict()
         self._decoded: OrderedDict[tuple[bytes, int], Decompressed] = OrderedDict()
@@ -165,7 +165,7 @@ class DiffusionCodec:
     @property
     def name(self) -> str:
         """`dfc-<backbone>`, with `:<weights>` and `@<steps>` where they are not the default."""
-        return f"dfc-{self.shared.label}" + ("" if self.steps is None else f"@{self.steps}")
+        return f"dfc-{self.shared.backbone}" + ("" if self.steps is None else f"@{self.steps}")
 
     @property
     def version(self) -> str:
@@ -175,7 +175,7 @@ class DiffusionCodec:
     @property
     def settings(self) -> str:
         """Backbone and denoising steps."""
-        return f"backbone {self.shared.label}, {self._steps()} DDIM steps"
+        return f"backbone {self.shared.backbone}, {self._steps()} DDIM steps"
 
     def _steps(self) -> int:
         return DEFAULT_STEPS if self.steps is None else self.steps
@@ -205,7 +205,7 @@ class Ceiling:
     @property
     def name(self) -> str:
         """`ceiling-<backbone>`."""
-        return f"ceiling-{self.shared.label}"
+        return f"ceiling-{self.shared.backbone}"
 
     @property
     def version(self) -> str:
@@ -215,7 +215,7 @@ class Ceiling:
     @property
     def settings(self) -> str:
         """What is measured."""
-        return f"backbone {self.shared.label}, autoencoder alone, no file"
+        return f"backbone {self.shared.backbone}, autoencoder alone, no file"
 
     def run(self, pixels: Pixels, bpp: float) -> Coded:
         """Encode and decode without quantisation; the rate is not used."""

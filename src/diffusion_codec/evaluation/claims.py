@@ -1,0 +1,343 @@
+"""`python -m diffusion_codec.evaluation.claims`: the ledger of the paper's claims, decided by numbers.
+
+`data/claims.toml` says for each claim what is measured, from which number on it counts as replicated or partly so,
+and what we found with its tolerance. The number itself is read from `data/results/` every time. A number that left
+its tolerance, or a verdict that no longer follows, is an error: what the book says must be what was measured.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import typer
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+
+from diffusion_codec import fetch
+from diffusion_codec.errors import BadInputError, DiffusionCodecError
+from diffusion_codec.evaluation import records, seal
+from diffusion_codec.evaluation.study import STEPS_BITRATES, STEPS_IMAGES
+from diffusion_codec.evaluation.tables import current
+from diffusion_codec.files import write_atomically
+
+Verdict = Literal["replicated", "partly", "not replicated", "not testable here", "not tested yet"]
+
+app = typer.Typer(add_completion=False)
+
+
+class ClaimsError(BadInputError):
+    """The ledger cannot be read, or a number is not where the ledger says it is."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bound(_Closed):
+    """A side of the line: `at_most`, `at_least`, or both."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies on the right side."""
+        low = -np.inf if self.at_least is None else self.at_least
+        high = np.inf if self.at_most is None else self.at_most
+        return bool(low <= value <= high)
+
+    def __str__(self) -> str:
+        said = [f"≥ {self.at_least:g}"] * (self.at_least is not None)
+        return " and ".join(said + [f"≤ {self.at_most:g}"] * (self.at_most is not None))
+
+
+class Claim(_Closed):
+    """One row of the ledger as written down; `ours` and `tolerance` are absent until it was measured."""
+
+    claim: str
+    quantity: str
+    replicated: Bound
+    partly: Bound | None = None
+    ours: float | None = None
+    tolerance: float
+    not_testable: str = ""
+    figure: str
+    notebook: str
+
+
+class Evidence(_Closed):
+    """A number with all a reader needs to judge it; what other measurements leave in `data/results/claims/`.
+
+    `not_testable` says why the number, though measured, cannot decide the claim (for instance: another machine).
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    protocol: str
+    files: tuple[str, ...]
+    made: str
+    not_testable: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One claim with its evidence and what follows from it."""
+
+    id: str
+    claim: Claim
+    evidence: Evidence | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the number says by the bounds of the ledger."""
+        if self.evidence is None:
+            return "not tested yet"
+        if self.claim.not_testable or self.evidence.not_testable:
+            return "not testable here"
+        if self.claim.replicated.holds(self.evidence.value):
+            return "replicated"
+        if self.claim.partly is not None and self.claim.partly.holds(self.evidence.value):
+            return "partly"
+        return "not replicated"
+
+    @property
+    def mark(self) -> str:
+        """The mark of replication papers: [Re], [not Re], or neither."""
+        return {"replicated": "[Re]", "partly": "[partly Re]", "not replicated": "[not Re]"}.get(
+            self.verdict, ""
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong: the number left its tolerance, or came or went without the ledger knowing."""
+        ours, found = self.claim.ours, self.evidence
+        if found is None:
+            return None if ours is None else f"{self.id}: the ledger says {ours:g}, its evidence is gone"
+        if ours is None:
+            return f"{self.id}: {found.value:.4g} was measured, the ledger does not know it yet"
+        if abs(found.value - ours) > self.claim.tolerance:
+            return f"{self.id}: {found.value:.4g} was measured, the ledger says {ours:g} ± {self.claim.tolerance:g}"
+        return None
+
+
+def ledger_path() -> Path:
+    """The typed file of claims."""
+    return fetch.repository_root() / "data" / "claims.toml"
+
+
+def read_claims(path: Path) -> dict[str, Claim]:
+    """The claims by their id. Raises ClaimsError for a file that is not a ledger; unknown keys are errors."""
+    try:
+        rows: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {name: Claim.model_validate(row) for name, row in rows.items()}
+    except (OSError, tomllib.TOMLDecodeError, ValidationError, AttributeError) as error:
+        raise ClaimsError(f"{path.name}: {error}") from error
+
+
+def ledger(path: Path | None = None, results: Path | None = None) -> list[Entry]:
+    """Every claim with its evidence. Raises SealError for a stored result that was changed, ClaimsError."""
+    folder = results or seal.results_folder()
+    seal.verify(folder)
+    return [
+        Entry(name, claim, evidence(name, folder))
+        for name, claim in read_claims(path or ledger_path()).items()
+    ]
+
+
+def evidence(name: str, folder: Path) -> Evidence | None:
+    """The evidence for a claim, None where it was not measured yet."""
+    if name in _FROM_RECORDS:
+        return _FROM_RECORDS[name](folder)
+    path = folder / "claims" / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        return Evidence.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise ClaimsError(f"data/results/claims/{path.name} is no evidence: {error}") from error
+
+
+def write_evidence(name: str, found: Evidence, folder: Path) -> Path:
+    """Keep the evidence for a claim where the ledger looks for it."""
+    path = folder / "claims" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(found.model_dump(), indent=1) + "\n"
+    write_atomically(path, content.encode(), force=True)
+    return path
+
+
+def fewest_steps(folder: Path) -> Evidence | None:
+    """C1: the fewest denoising steps whose mean LPIPS (alex) is within 1 % of the best, over 1000 steps.
+
+    At the worst of the rates, on the images of the study of steps.
+    """
+    path = folder / "kodak_rd.csv"
+    if not path.is_file():
+        return None
+    results = records.read(path)
+    rows = [
+        (record.target_bpp, record.steps, record.image, record.value)
+        for record in current(results)
+        if record.metric == "lpips-alex" and record.codec.split("@")[0] == "dfc-mini"
+    ]
+    table = pd.DataFrame(rows, columns=["rate", "steps", "image", "value"])
+    images = sorted(table["image"].unique())[:STEPS_IMAGES]
+    table = table[table["rate"].isin(STEPS_BITRATES) & table["image"].isin(images)]
+    means = table.groupby(["rate", "steps"])["value"].mean().unstack("steps")
+    if means.empty or means.isna().any(axis=None):
+        return None
+    enough = [int((row <= row.min() * 1.01).idxmax()) for _, row in means.iterrows()]
+    tried = ", ".join(str(int(steps)) for steps in means.columns)
+    return Evidence(
+        value=max(enough) / 1000,
+        protocol=f"mini; the first {len(images)} photographs of kodak at {', '.join(f'{r:g}' for r in STEPS_BITRATES)} "
+        f"bits per pixel; {tried} DDIM steps tried; LPIPS (alex) within 1 % of the best of them",
+        files=("kodak_rd.csv",),
+        made="make results",
+    )
+
+
+def realism_ratio(folder: Path) -> Evidence | None:
+    """C3: at how many of the rates our KID is below the best rival's, intervals apart."""
+    found = sorted(folder.glob("*_realism.csv"), key=lambda path: "coco" not in path.name)
+    if not found:
+        return None
+    table = pd.read_csv(found[0])
+    table = table[(table["metric"] == "kid-packaged") & table["target_bpp"].notna()]
+    ours = table[table["codec"].str.fullmatch(r"dfc-mini(:[^@]+)?")]
+    rivals = table[~table["codec"].str.startswith("dfc-")]
+    rates = sorted(set(ours["target_bpp"]) & set(rivals["target_bpp"]))
+    if not rates:
+        return None
+    won = 0
+    for rate in rates:
+        own = ours[ours["target_bpp"] == rate].nsmallest(1, "value").iloc[0]
+        other = rivals[(rivals["target_bpp"] == rate) & (rivals["bpp"] <= own["bpp"] * 1.05)]
+        won += bool(other.empty or own["high"] < other["low"].min())
+    first = table.iloc[0]
+    return Evidence(
+        value=won / len(rates),
+        protocol=f"mini; {first['protocol']}; {first['images']} photographs of {first['dataset']}; rates "
+        f"{', '.join(f'{rate:g}' for rate in rates)}; 95 % intervals (bootstrap over photographs) must not touch",
+        files=(found[0].name,),
+        made="make realism",
+    )
+
+
+def decoding_seconds(folder: Path) -> Evidence | None:
+    """C6: seconds to decode the largest picture of the benchmark, loading apart."""
+    path = folder / "bench.json"
+    if not path.is_file():
+        return None
+    bench = json.loads(path.read_text(encoding="utf-8"))
+    about, largest = bench["about"], max(bench["measurements"], key=lambda row: row["width"] * row["height"])
+    real = str(about["backbone"]).startswith("stable-diffusion") and str(about["device"]).startswith("cuda")
+    return Evidence(
+        value=float(largest["decompress"]["total"]),
+        protocol=f"backbone {about['backbone']}, {largest['width']} x {largest['height']}, {about['steps']} steps, "
+        f"{about['device']} ({about['machine']}), median of {about['repeats']} warm runs, loading apart",
+        files=("bench.json",),
+        made="make bench",
+        not_testable=""
+        if real
+        else "the stand-in on a CPU says nothing of 1.3 billion parameters on an RTX 3090",
+    )
+
+
+_FROM_RECORDS: dict[str, Callable[[Path], Evidence | None]] = {
+    "C1": fewest_steps,
+    "C3": realism_ratio,
+    "C6": decoding_seconds,
+}
+
+
+def table(entries: list[Entry]) -> pd.DataFrame:
+    """The ledger as one row a claim, with number, bounds, protocol, verdict and where they come from."""
+    rows = []
+    for entry in entries:
+        found = entry.evidence
+        interval = None
+        if found is not None and found.low is not None and found.high is not None:
+            interval = f"{found.low:.4g} to {found.high:.4g}"
+        rows.append(
+            {
+                "id": entry.id,
+                "claim": entry.claim.claim,
+                "quantity": entry.claim.quantity,
+                "ours": None if found is None else found.value,
+                "interval": interval,
+                "counts as replicated": str(entry.claim.replicated),
+                "tolerance": entry.claim.tolerance,
+                "protocol": "" if found is None else found.protocol,
+                "verdict": entry.verdict,
+                "mark": entry.mark,
+                "why not": "" if found is None else (entry.claim.not_testable or found.not_testable),
+                "figure": entry.claim.figure,
+                "notebook": entry.claim.notebook,
+                "files": "" if found is None else ", ".join(found.files),
+                "made by": "" if found is None else found.made,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def accept(path: Path, entries: list[Entry]) -> list[str]:
+    """Write what was measured into the ledger's `ours`; what was changed. The bounds stay as they are."""
+    blocks = path.read_text(encoding="utf-8").split("\n[")
+    changed = []
+    for entry in entries:
+        wanted = None if entry.evidence is None else float(f"{entry.evidence.value:.4g}")
+        if wanted == entry.claim.ours or entry.problem is None:
+            continue
+        for number, block in enumerate(blocks):
+            if block.lstrip("[").startswith(f"{entry.id}]"):
+                lines = [line for line in block.split("\n") if not line.startswith("ours = ")]
+                at = next(i for i, line in enumerate(lines) if line.startswith("tolerance = "))
+                lines[at:at] = [] if wanted is None else [f"ours = {wanted!r}"]
+                blocks[number] = "\n".join(lines)
+        changed.append(f"{entry.id}: {entry.claim.ours} -> {wanted}")
+    write_atomically(path, "\n[".join(blocks).encode(), force=True)
+    return changed
+
+
+@app.command()
+def main(
+    write_down: Annotated[
+        bool, typer.Option("--accept", help="Write what was measured into data/claims.toml.")
+    ] = False,
+) -> None:
+    """Print the ledger; exit 1 where a number left its tolerance."""
+    console = Console(stderr=True)
+    try:
+        entries = ledger()
+        if write_down:
+            for line in accept(ledger_path(), entries):
+                console.print(line, markup=False)
+            entries = ledger()
+    except DiffusionCodecError as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    for row in table(entries).to_dict("records"):
+        number = "–" if pd.isna(row["ours"]) else f"{row['ours']:.4g}"
+        print(
+            f"{row['id']}  {row['verdict']:<18}{number:>10}   {row['quantity']}: {row['counts as replicated']}"
+        )
+        print(f"    {row['claim']}")
+        for label in ("protocol", "why not"):
+            if row[label]:
+                print(f"    {label}: {row[label]}")
+    problems = [problem for entry in entries if (problem := entry.problem)]
+    for problem in problems:
+        console.print(f"error: {problem}", style="red", markup=False, soft_wrap=True)
+    if problems:
+        console.print("measure again, or look at the change and run `make claims ACCEPT=1`")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()
