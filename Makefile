@@ -24,7 +24,8 @@ export UV_HTTP_TIMEOUT
 
 BOOK    := $(BIN)/python -m diffusion_codec.book
 # Passed through the environment, so that quotes in a parameter need no escaping.
-export NB P
+export NB P DATASET
+DATASET ?= kodak
 SMOKE_FLAG := $(if $(filter-out 0,$(SMOKE)),--smoke)
 FORCE_FLAG := $(if $(filter-out 0,$(FORCE)),--force)
 PYTEST  ?= -q -n 2 --dist loadfile
@@ -62,8 +63,26 @@ run: | $(READY)  ## Run one notebook, NB=03, with other parameters, P='bitrates:
 bench: | $(READY)  ## Measure seconds by stage and memory of compress and decompress
 	$(BIN)/python -m diffusion_codec.bench $(SMOKE_FLAG)
 
-results: | $(READY)  ## Measure this codec and its rivals again: data/results/
-	$(BIN)/python -m diffusion_codec.evaluation $(SMOKE_FLAG)
+results: | $(READY)  ## Measure this codec and its rivals again, DATASET=kodak: data/results/
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffusion_codec.evaluation --jobs 0 $(SMOKE_FLAG)
+	$(if $(SMOKE_FLAG),,@$(MAKE) --no-print-directory seal)
+
+realism: | $(READY)  ## Measure FID and KID, DATASET=kodak or coco-val2017-128: data/results/
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffusion_codec.evaluation.realism
+	@$(MAKE) --no-print-directory seal
+
+evidence: | $(READY)  ## Measure what the ledger of claims needs beside the sweeps: data/results/claims/
+	$(BIN)/python -m diffusion_codec.evaluation.evidence $(SMOKE_FLAG)
+	$(if $(SMOKE_FLAG),,@$(MAKE) --no-print-directory seal)
+
+claims: | $(READY)  ## Print the ledger of claims; fails where a number left its tolerance (ACCEPT=1 writes it down)
+	@$(BIN)/python -m diffusion_codec.evaluation.claims $(if $(filter-out 0,$(ACCEPT)),--accept)
+
+numbers: | $(READY)  ## Write the README's table of numbers from the stored results
+	@$(BIN)/python -m diffusion_codec.evaluation.numbers
+
+seal: | $(READY)  ## Write the hashes of data/results/, after measuring
+	@$(BIN)/python -m diffusion_codec.evaluation.seal
 
 lock: | $(READY)  ## Write the installed versions to constraints.txt (after changing pyproject.toml)
 	@{ echo "# Tested versions of everything installed; written by 'make lock' (ranges: pyproject.toml)."; \
@@ -84,4 +103,4 @@ $(READY):
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'
 	@rm -f $(VENV)/.ready-* && touch $@
 
-.PHONY: help setup test lint format book run bench results lock clean
+.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal lock clean

@@ -1,6 +1,6 @@
 """`python -m diffusion_codec.evaluation`: measure codecs on a data set and write a result.
 
-Without options: everything the book shows, on Kodak, into data/results/ (2 cores: about an hour; what is
+Without options: everything the book shows, on Kodak, into data/results/ (2 cores: about half an hour; what is
 measured already is kept). Or, in about a minute, two conventional codecs at three rates:
 
     python -m diffusion_codec.evaluation --codecs jpeg,avif --bitrates 0.1,0.2,0.4 --out r.csv
@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffusion_codec import datasets, fetch
-from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation import codecs as rate_codecs
-from diffusion_codec.evaluation import records, study
+from diffusion_codec.evaluation import helpers, records, study
 from diffusion_codec.evaluation.records import Results
 from diffusion_codec.evaluation.study import Study
-from diffusion_codec.evaluation.sweep import sweep
+from diffusion_codec.evaluation.sweep import Runner, sweep
 from diffusion_codec.evaluation.tables import summarise
 
 app = typer.Typer(add_completion=False)
@@ -30,16 +30,20 @@ app = typer.Typer(add_completion=False)
 def evaluate(
     out: Annotated[
         Path | None,
-        typer.Option(help="Result file; what it holds is kept. Default: data/results/<dataset>_rd.csv"),
+        typer.Option(
+            help="Result file, .csv, .json or .parquet; what it holds is kept. Default: data/results/<dataset>_rd.csv"
+        ),
     ] = None,
     dataset: Annotated[
         str, typer.Option(envvar="DATASET", help="Data set: kodak, sample, clic2020-test, ...")
     ] = "kodak",
     codecs: Annotated[
         str | None,
-        typer.Option(help="jpeg, webp, jpeg2000, avif, dfc-mini, dfc-mini@0, ceiling-mini; comma between"),
+        typer.Option(help="jpeg, webp, avif, vvc, dfc-mini, dfc-mini@0, ceiling-mini, ...; comma between"),
     ] = None,
-    bitrates: Annotated[str | None, typer.Option(help="Bits per pixel, comma between")] = None,
+    bitrates: Annotated[
+        str | None, typer.Option("--bitrates", "--rates", help="Bits per pixel, comma between")
+    ] = None,
     metric_names: Annotated[
         str | None, typer.Option("--metrics", help="psnr, ms-ssim, lpips-alex, lpips-squeeze, ...")
     ] = None,
@@ -47,6 +51,13 @@ def evaluate(
     smoke: Annotated[bool, typer.Option("--smoke", help="One small photograph, into build/smoke/")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Annotated[int, typer.Option(help="Recorded with the numbers")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Processes that measure, each on one thread; 0: one for each core")
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(help='Measure on a Ray cluster: its address, "auto", or "local" for this machine'),
+    ] = None,
 ) -> None:
     """Measure codecs on a data set at several rates; a stopped run goes on where it was.
 
@@ -61,6 +72,10 @@ def evaluate(
         if codecs or bitrates:
             studies = studies[:1]
         target = out or default
+        if target.suffix not in records.EXPORTS:
+            raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")
+        journal = target if target.suffix == ".csv" else target.with_suffix(".csv")
+        run_on = _helpers(jobs, ray)
         for standard in studies:
             asked = Study.of(
                 standard.dataset,
@@ -69,14 +84,27 @@ def evaluate(
                 codecs or standard.codecs,
                 metric_names or standard.metrics,
             )
-            results = _measure(asked, target, device, seed, console)
-        _report(results, target, console)
+            asked, absent = study.here(asked)
+            for name in absent:
+                console.print(f"left out: {name} cannot be had here", markup=False)
+            results = _measure(asked, journal, device, seed, console, run_on)
+        if target != journal:
+            records.export(results, target)
+        _report(results, journal, console)
     except DiffusionCodecError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
-def _measure(asked: Study, target: Path, device: str, seed: int, console: Console) -> Results:
+def _helpers(jobs: int, ray: str | None) -> Runner | None:
+    if ray is not None:
+        return helpers.cluster(None if ray == "local" else ray)
+    return helpers.processes(jobs or helpers.cores()) if jobs != 1 else None
+
+
+def _measure(
+    asked: Study, target: Path, device: str, seed: int, console: Console, run_on: Runner | None
+) -> Results:
     images = datasets.load(asked.dataset)
     console.print(f"{images.name}: {len(images)} images ({images.origin}, sha256 {images.sha256[:16]})")
     chosen = rate_codecs.get(asked.codecs, device)
@@ -97,6 +125,7 @@ def _measure(asked: Study, target: Path, device: str, seed: int, console: Consol
             seed=seed,
             limit=asked.images,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
+            run_on=run_on,
         )
 
 

@@ -33,6 +33,8 @@ PACKAGES = (
     "pillow",
     "lpips",
     "pytorch-msssim",
+    "torchmetrics",
+    "ssimulacra2",
 )
 
 
@@ -156,6 +158,41 @@ def write(path: Path, results: Results) -> None:
     _write_runs(path, results.runs.values())
     write_atomically(path, "".join(lines).encode(), force=True)
     _write_runs(path, [run for run in results.runs.values() if run.id in used])
+
+
+EXPORTS = (".csv", ".json", ".parquet")
+
+
+def export(results: Results, path: Path) -> None:
+    """One table for other programs, `.csv`, `.json` or `.parquet`: every record with the fields of its run beside it.
+
+    Raises BadInputError for another suffix.
+    """
+    import pandas as pd
+
+    if path.suffix not in EXPORTS:
+        raise BadInputError(f"{path.name}: results are written as {', '.join(EXPORTS)}")
+    rows = []
+    for record in results.records:
+        run = results.run(record)
+        info = run.codecs[record.codec]
+        shared = run.model_dump(exclude={"codecs", "protocols", "versions"})
+        rows.append(
+            record.model_dump(exclude={"ledger", "run"})
+            | {"ledger": json.dumps(record.ledger), "version": info.version, "settings": info.settings}
+            | {"protocol": run.protocols.get(record.metric, ""), "versions": json.dumps(run.versions)}
+            | shared
+        )
+    table = pd.DataFrame(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    if path.suffix == ".parquet":
+        table.to_parquet(part, index=False)
+    elif path.suffix == ".json":
+        table.to_json(part, orient="records", indent=1)
+    else:
+        table.to_csv(part, index=False)
+    part.replace(path)
 
 
 class Writer:
