@@ -51,7 +51,7 @@ def slider(before: "Picture", after: "Picture", labels: tuple[str, str], alt: st
         raise BadInputError(
             "a slider needs two labels and a description: some readers do not see the pictures"
         )
-    body = markup(_data_uri(before), _data_uri(after), labels, alt)
+    body = markup(data_uri(before), data_uri(after), labels, alt)
     style = f"<style>{files(__package__).joinpath('slider.css').read_text(encoding='utf-8')}</style>"
     return Slider(f"{style}\n{body}", f"{alt}: {labels[0]} | {labels[1]}")
 
@@ -68,7 +68,8 @@ def markup(before: str, after: str, labels: tuple[str, str], alt: str) -> str:
     return TEMPLATE.format(**{name: html.escape(value, quote=True) for name, value in values.items()})
 
 
-def _data_uri(picture: "Picture") -> str:
+def data_uri(picture: "Picture") -> str:
+    """A picture as an address that holds it whole (WebP, quality 95)."""
     from PIL import Image
 
     if isinstance(picture, (str, Path)):

@@ -18,14 +18,26 @@ from diffusion_codec.evaluation.tables import (
 
 LABELS = {
     "avif": "AVIF",
+    "avif-slow": "AVIF (slow)",
     "jpeg2000": "JPEG 2000",
     "webp": "WebP",
     "jpeg": "JPEG",
+    "jpegli": "jpegli",
+    "jpeg-xl": "JPEG XL",
+    "heic": "HEIC",
+    "vvc": "VVC",
     "psnr": "PSNR",
     "ms-ssim": "MS-SSIM",
     "lpips-alex": "LPIPS (AlexNet)",
     "lpips-squeeze": "LPIPS (SqueezeNet)",
     "lpips-vgg": "LPIPS (VGG)",
+    "dists": "DISTS",
+    "ssimulacra2": "SSIMULACRA 2",
+    "butteraugli": "Butteraugli",
+    "fid-packaged": "FID (packaged Inception)",
+    "kid-packaged": "KID (packaged Inception)",
+    "fid": "FID",
+    "kid": "KID",
 }
 """Names of codecs and metrics as people write them."""
 
@@ -209,7 +221,7 @@ def _rates(rows: pd.DataFrame) -> str:
     return ", ".join(f"{bpp:.3f}" for bpp in rows["bpp"])
 
 
-LOOKED_AT = ("dfc-mini", "dfc-mini@0", "ceiling-mini", "avif", "webp", "jpeg2000", "jpeg")
+LOOKED_AT = ("dfc-mini", "dfc-mini@0", "ceiling-mini", "vvc", "avif", "jpeg-xl", "jpeg")
 """Codecs whose photographs are shown beside the original, in this order."""
 
 

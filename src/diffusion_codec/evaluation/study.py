@@ -67,8 +67,9 @@ class Study:
 def standard(dataset: str) -> tuple[Study, ...]:
     """What the book shows: rate against distortion on all images; steps, and costly metrics, on a few.
 
-    On Kodak 14 codecs x 6 rates x 24 photographs. Seconds of one quiet core: 0.4 for the three metrics of a point, 0.2 to
-    0.5 to make and decode most files, 15 for all VVC files of a photograph, 3 for DISTS of a point: about 50 minutes.
+    On Kodak 14 codecs x 6 rates x 24 photographs. Seconds of one quiet core: 0.4 for the three metrics of a point, 0.2
+    to 0.5 to make and decode most files, 15 for all VVC files of a photograph, 3 for DISTS of a point; about 50
+    minutes in all.
     """
     return (
         Study(dataset, None, STANDARD_BITRATES, STANDARD_CODECS, STANDARD_METRICS),

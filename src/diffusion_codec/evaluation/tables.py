@@ -61,6 +61,7 @@ def summarise(results: Results, seed: int = 0, images: int | None = None) -> pd.
                 "steps": group["steps"].iloc[0],
                 "dataset": run.dataset,
                 "origin": run.dataset_origin,
+                "protocol": run.protocols[metric],
             }
         )
     return pd.DataFrame(rows).sort_values(["metric", "codec", "target_bpp"], ignore_index=True)
@@ -125,17 +126,100 @@ def bd_rate(summary: pd.DataFrame, anchor: str, test: str, metric: str) -> BdRat
     return BdRate(float(percent), float(shared / whole), metric)
 
 
+@dataclass(frozen=True)
+class BdQuality:
+    """Mean quality difference at equal rate, in the metric's own unit and direction (PSNR: positive is better)."""
+
+    difference: float
+    metric: str
+
+
+def bd_quality(summary: pd.DataFrame, anchor: str, test: str, metric: str) -> BdQuality:
+    """Bjøntegaard delta of the metric at equal rate (VCEG-M33 on log rate, piecewise cubic interpolation).
+
+    Raises NotComparableError where it would mean nothing: fewer than four complete points, quality that does not
+    rise with rate, or no rate both codecs reach.
+    """
+    import bjontegaard
+
+    higher_is_better = metrics.get(metric).higher_is_better
+    (rate_a, value_a), (rate_b, value_b) = (
+        _curve(summary, name, metric, higher_is_better) for name in (anchor, test)
+    )
+    if min(rate_a[-1], rate_b[-1]) <= max(rate_a[0], rate_b[0]):
+        raise NotComparableError(f"{anchor} and {test} share no rate; measure both at the same rates")
+    difference = float(
+        bjontegaard.bd_psnr(
+            rate_a, value_a, rate_b, value_b, method="pchip", require_matching_points=False, min_overlap=0
+        )
+    )
+    return BdQuality(difference if higher_is_better else -difference, metric)
+
+
+def bd_table(
+    summary: pd.DataFrame, test: str, anchors: Sequence[str], metric_names: Sequence[str]
+) -> pd.DataFrame:
+    """`test` against every anchor by every metric: BD-rate, overlap, BD-quality, and why where there is none."""
+    rows = []
+    for metric in metric_names:
+        for anchor in anchors:
+            row: dict[str, object] = {"metric": metric, "anchor": anchor, "why not": ""}
+            try:
+                rate = bd_rate(summary, anchor, test, metric)
+                row |= {"BD-rate %": rate.percent, "shared quality": rate.overlap}
+            except NotComparableError as error:
+                row |= {"BD-rate %": np.nan, "shared quality": np.nan, "why not": str(error)}
+            try:
+                row["BD-quality"] = bd_quality(summary, anchor, test, metric).difference
+            except NotComparableError:
+                row["BD-quality"] = np.nan
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def rate_at(summary: pd.DataFrame, codec: str, metric: str, value: float) -> float:
+    """Bits per pixel at which a codec's mean reaches `value`, between measured points (log rate, linear).
+
+    Raises NotComparableError outside what was measured: nothing is extrapolated.
+    """
+    rates, quality = _curve(summary, codec, metric, metrics.get(metric).higher_is_better, least=2)
+    wanted = value if metrics.get(metric).higher_is_better else -value
+    if not quality[0] <= wanted <= quality[-1]:
+        raise NotComparableError(f"{codec} reaches {metric} from {_span(quality)}, not {value:.4g}")
+    return float(np.exp(np.interp(wanted, quality, np.log(rates))))
+
+
+def equal_quality(
+    summary: pd.DataFrame, codec: str, rivals: Sequence[str], metric: str, pixels: int
+) -> pd.DataFrame:
+    """What others spend for the quality of `codec` at each of its rates: bits per pixel and bytes, and the ratio.
+
+    Columns: metric, value, codec, bpp, bytes (for a picture of `pixels` pixels), times (over this codec's rate); NaN
+    where a rival does not reach the value in what was measured.
+    """
+    own = summary[(summary["codec"] == codec) & (summary["metric"] == metric) & (summary["missing"] == 0)]
+    rows = []
+    for _, point in own.sort_values("bpp").iterrows():
+        for name in (codec, *rivals):
+            try:
+                bpp = point["bpp"] if name == codec else rate_at(summary, name, metric, point["value"])
+            except NotComparableError:
+                bpp = np.nan
+            row = {"metric": metric, "value": point["value"], "codec": name, "bpp": bpp}
+            rows.append(row | {"bytes": bpp * pixels / 8, "times": bpp / point["bpp"]})
+    return pd.DataFrame(rows)
+
+
 def _curve(
-    summary: pd.DataFrame, codec: str, metric: str, higher_is_better: bool
+    summary: pd.DataFrame, codec: str, metric: str, higher_is_better: bool, least: int = BD_MIN_POINTS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(rate, quality) in rising order; of a metric where less is better the quality is its negative."""
     rows = summary[(summary["codec"] == codec) & (summary["metric"] == metric)]
     rows = rows[(rows["missing"] == 0) & rows["bpp"].notna()].sort_values("bpp")
     rows = rows.drop_duplicates(["bpp", "value"])  # a codec's smallest file, asked for at several rates
-    if len(rows) < BD_MIN_POINTS:
+    if len(rows) < least:
         raise NotComparableError(
-            f"BD-rate needs {BD_MIN_POINTS} complete points, {codec} has {len(rows)} of {metric}; "
-            f"measure more rates"
+            f"BD-rate needs {least} complete points, {codec} has {len(rows)} of {metric}; measure more rates"
         )
     quality = rows["value"].to_numpy(float) * (1 if higher_is_better else -1)
     if not (np.diff(quality) > 0).all():

@@ -92,6 +92,13 @@ def _title(picture: Picture) -> str:
     return line(picture.codec).label.split(", ")[-1] if own else line(picture.codec).label
 
 
+def describe(picture: Picture) -> str:
+    """One line for a list: what made the picture, and the bytes of its file."""
+    if picture.bytes is None or picture.bpp is None:
+        return _title(picture)
+    return f"{_title(picture)}: {picture.bytes} bytes, {picture.bpp:.3f} bpp"
+
+
 def _size(picture: Picture) -> str:
     """Two lines: bytes and rate of the whole file, the distance of the whole photograph."""
     size = "no file"

@@ -31,10 +31,19 @@ class Line:
 
 _CONVENTIONAL = {
     "avif": Line(LABELS["avif"], COLOURS["blue"], "s"),
-    "avif-slow": Line("AVIF (slow)", COLOURS["sky"], "s", "--"),
+    "avif-slow": Line(LABELS["avif-slow"], COLOURS["sky"], "s", "--"),
     "jpeg2000": Line(LABELS["jpeg2000"], COLOURS["green"], "^"),
     "webp": Line(LABELS["webp"], COLOURS["purple"], "D"),
     "jpeg": Line(LABELS["jpeg"], COLOURS["grey"], "v"),
+    "jpegli": Line(LABELS["jpegli"], COLOURS["grey"], "<", ":"),
+    "jpeg-xl": Line(LABELS["jpeg-xl"], COLOURS["green"], ">", "--"),
+    "heic": Line(LABELS["heic"], COLOURS["purple"], "p", "--"),
+    "vvc": Line(LABELS["vvc"], COLOURS["black"], "P", "-", 1.8),
+}
+_VARIANTS = {
+    "paper-2024": ("as the 2024 paper", "X", "-."),
+    "paper-2025": ("as the 2025 follow-up", "*", (0, (5, 1))),
+    "hyperprior": ("with hyperprior", "h", ":"),
 }
 
 
@@ -46,10 +55,16 @@ def line(codec: str) -> Line:
         backbone = codec.removeprefix(CEILING)
         return Line(f"ceiling: autoencoder of {backbone}, no file", COLOURS["black"], "", (0, (4, 3)), 1.2)
     if codec.startswith(OWN):
-        backbone, _, steps = codec.removeprefix(OWN).partition("@")
+        model, _, steps = codec.removeprefix(OWN).partition("@")
+        backbone, _, weights = model.partition(":")
+        if weights:
+            label, marker, dashes = _VARIANTS.get(weights, (weights, "d", ":"))
+            return Line(f"this codec ({backbone}), {label}", COLOURS["vermilion"], marker, dashes)
         if steps:
-            label = "without denoising" if steps == "0" else f"{steps} steps"
-            return Line(f"this codec ({backbone}), {label}", COLOURS["orange"], "o", "--")
+            label = "without denoising" if steps == "0" else "one step" if steps == "1" else f"{steps} steps"
+            return Line(
+                f"this codec ({backbone}), {label}", COLOURS["orange"], "o", "--" if steps == "0" else ":"
+            )
         return Line(f"this codec ({backbone})", COLOURS["vermilion"], "o", "-", 2.2)
     return Line(codec, COLOURS["black"], "x", ":")
 
@@ -57,8 +72,13 @@ def line(codec: str) -> Line:
 def metric_label(metric: str) -> str:
     """A metric's name, its unit and which way is better."""
     unit = " (dB)" if metric == "psnr" else ""
-    better = "↑" if metrics.get(metric).higher_is_better else "↓"
+    better = "↑" if higher_is_better(metric) else "↓"
     return f"{LABELS.get(metric, metric)}{unit} {better}"
+
+
+def higher_is_better(metric: str) -> bool:
+    """Which way a metric points; distances of sets (FID, KID) point down."""
+    return metric in metrics.names() and metrics.get(metric).higher_is_better
 
 
 def curves(summary: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
@@ -74,11 +94,16 @@ def curves(summary: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
     figure, axes = canvas(columns=len(metric_names), height=3.9)
     for axis, metric in zip(axes[0], metric_names, strict=True):
         rows = summary[(summary["metric"] == metric) & (summary["missing"] == 0)]
+        if "protocol" in rows and rows["protocol"].nunique() > 1:
+            raise NotComparableError(
+                f"one axis shows one protocol, not {rows['protocol'].nunique()} of {metric}: "
+                f"{'; '.join(sorted(rows['protocol'].unique()))}"
+            )
         for codec in _drawn_order(rows["codec"].unique()):
             _draw(axis, codec, rows[rows["codec"] == codec].sort_values("bpp"))
         axis.set_title(metric_label(metric))
-        _rate_axis(axis, rows["bpp"])
-    _legend(figure, axes)
+        rate_axis(axis, rows["bpp"])
+    legend(figure, axes)
     return figure
 
 
@@ -100,7 +125,7 @@ def denoising(gain: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
             capsize=3,
         )
         axis.set_title(f"Change of {metric_label(metric)}")
-        _rate_axis(axis, rows["bpp"])
+        rate_axis(axis, rows["bpp"])
     return figure
 
 
@@ -125,7 +150,7 @@ def steps(summary: pd.DataFrame, metric_names: Sequence[str], default: int) -> F
         axis.set_title(metric_label(metric))
         axis.set_xlabel("denoising steps")
         axis.set_xticks(sorted(int(count) for count in rows["steps"].unique()))
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -154,7 +179,8 @@ def _draw(axis: Any, codec: str, rows: pd.DataFrame) -> None:
     )
 
 
-def _rate_axis(axis: Any, rates: pd.Series) -> None:
+def rate_axis(axis: Any, rates: pd.Series) -> None:
+    """A logarithmic axis of bits per pixel with readable ticks over the rates given."""
     axis.set_xscale("log")
     axis.set_xlabel("bits per pixel of the files (logarithmic)")
     known = rates.dropna()
@@ -167,7 +193,8 @@ def _rate_axis(axis: Any, rates: pd.Series) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _legend(figure: Figure, axes: np.ndarray[Any, Any]) -> None:
+def legend(figure: Figure, axes: np.ndarray[Any, Any]) -> None:
+    """One legend below all panels, each entry once."""
     entries = {
         label: handle
         for axis in axes.flat

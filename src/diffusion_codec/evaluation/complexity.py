@@ -1,0 +1,112 @@
+"""What the codec costs: parameters and operations by part, seconds by stage, and a sweep's bill on a cluster."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion_codec.backbone import STRIDE
+from diffusion_codec.codec import DEFAULT_STEPS, Codec
+from diffusion_codec.evaluation.records import Results
+
+WIDTH, HEIGHT = 768, 512
+PAPER_SECONDS = 3.49
+"""Seconds an image the paper reports for an RTX 3090."""
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _operations(run: Any) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        run()
+    return int(counter.get_total_flops())
+
+
+def parts(codec: Codec, width: int = WIDTH, height: int = HEIGHT, steps: int = DEFAULT_STEPS) -> pd.DataFrame:
+    """Parameters and multiply-adds of each part for one picture; columns part, parameters, GMAC, runs.
+
+    Operations of convolutions and matrix products, as torch counts them (two a multiply-add), for the whole picture and
+    all `steps`. The entropy model works in fixed point on the latent; its convolutions count like the others.
+    """
+    backbone, weights = codec.backbone, codec.weights
+    x = torch.zeros(1, 3, height, width)
+    y = torch.zeros(1, 4, height // STRIDE, width // STRIDE)
+    t = torch.tensor([100.0])
+    z_hat = torch.zeros(4, height // STRIDE, width // STRIDE, dtype=torch.int64)
+    from diffusion_codec.entropy.model import SideInformation
+
+    side = SideInformation(torch.zeros(1, 4, dtype=torch.int64), t)
+    decoder, encoder = backbone.vae.decoder, backbone.vae.encoder
+    rows = [
+        ("autoencoder, analysis E", _count(encoder), _operations(lambda: backbone.encode(x)), 1),
+        (
+            "parameter estimation P_φ",
+            _count(weights.parameter_estimation),
+            _operations(lambda: codec.p_phi(y, torch.tensor([1.0]))),
+            1,
+        ),
+        (
+            "entropy model",
+            _count(weights.latent_coder.model),
+            _operations(lambda: weights.latent_coder.encode(z_hat, side)),
+            1,
+        ),
+        (
+            f"denoiser ε_θ, {steps} steps",
+            _count(backbone.unet),
+            _operations(lambda: backbone.denoise(y, t, steps)),
+            steps,
+        ),
+        ("autoencoder, synthesis D", _count(decoder), _operations(lambda: backbone.decode(y)), 1),
+    ]
+    table = pd.DataFrame(rows, columns=["part", "parameters", "operations", "runs"])
+    table["GMAC"] = table.pop("operations") / 2e9
+    return table
+
+
+def seconds(bench: Path) -> pd.DataFrame:
+    """Seconds by stage out of the stored benchmark, a column a size; loading apart from the stages."""
+    content = json.loads(bench.read_text(encoding="utf-8"))
+    columns = {}
+    for row in content["measurements"]:
+        stages = {"load the models (once)": row["load"]}
+        for name in ("compress", "decompress"):
+            stages |= {
+                name if stage == "total" else f"{name}: {stage}": value for stage, value in row[name].items()
+            }
+        columns[f"{row['width']} × {row['height']}"] = stages
+    return pd.DataFrame(columns).rename_axis("stage").reset_index()
+
+
+def codec_seconds(results: Results) -> pd.DataFrame:
+    """Median seconds to make and to read one file, over images and rates, by codec; columns codec, encode, decode."""
+    rows = [
+        (record.codec, record.encode_seconds, record.decode_seconds)
+        for record in results.records
+        if record.value is not None and record.bytes is not None and record.metric == "psnr"
+    ]
+    table = pd.DataFrame(rows, columns=["codec", "encode", "decode"])
+    return table.groupby("codec", as_index=False).median()
+
+
+def bill(
+    seconds_a_point: float,
+    images: int = 30000,
+    codecs: int = 12,
+    rates: int = 8,
+    helpers: tuple[int, ...] = (1, 8, 64),
+) -> pd.DataFrame:
+    """Days that a sweep takes on so many GPUs, at so many seconds a codec, rate and image (metrics included).
+
+    Tasks do not wait for each other, so the work divides evenly; columns GPUs, points, days.
+    """
+    points = images * codecs * rates
+    rows = [(count, points, points * seconds_a_point / count / 86400) for count in helpers]
+    return pd.DataFrame(rows, columns=["GPUs", "points", "days"])
