@@ -85,7 +85,7 @@ def _avif(name: str, speed: int) -> Baseline:
     return Baseline(
         name,
         _version("AV1 by libavif", "avif"),
-        f"aom, speed {speed}, 4:2:0, 8 bit, one thread, AVIF container",
+        f"aom, speed {speed}, 4:2:0, 8 bit, one thread",
         tuple(range(101)),
         pillow_encoder("AVIF", options),
         pillow_decoder("AVIF"),

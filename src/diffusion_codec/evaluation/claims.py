@@ -7,6 +7,7 @@ its tolerance, or a verdict that no longer follows, is an error: what the book s
 
 import json
 import tomllib
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,6 +285,15 @@ def table(entries: list[Entry]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def bundle(entries: list[Entry], folder: Path, target: Path) -> Path:
+    """One zip archive with every data file that a verdict rests on."""
+    names = sorted({name for entry in entries if entry.evidence for name in entry.evidence.files})
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(folder / name, name)
+    return target
 
 
 def accept(path: Path, entries: list[Entry]) -> list[str]:

@@ -4,6 +4,7 @@ import tomllib
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -91,13 +92,38 @@ def one_protocol(table: pd.DataFrame, metric: str) -> str:
     described = sources().protocols
     found = {
         ours if name in described and metric in described[name].same_as_ours else name
-        for name in table.loc[table["metric"] == metric, "protocol"]
+        for name in table.loc[table["metric"] == metric, "protocol"].astype(str)
     }
     if len(found) != 1:
         raise NotComparableError(
             f"one axis shows one protocol, not {len(found)} of {metric}: {'; '.join(sorted(map(str, found)))}"
         )
     return str(next(iter(found)))
+
+
+TWINS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AV1 (libaom)", "vvc": "VTM"}
+"""Our encoders and what CompressAI's results call theirs of the same standard."""
+
+
+def agreement(summary: pd.DataFrame, metric: str = "psnr") -> pd.DataFrame:
+    """Our encoders against CompressAI's on Kodak, at their rates, between ours; nothing is extrapolated.
+
+    Columns: codec, theirs, bpp, ours (value), published (value), difference.
+    """
+    columns = ["codec", "theirs", "bpp", "ours", "published", "difference"]
+    facts = of("kodak", metric, "rgb-mean")
+    rows = []
+    for own, name in TWINS.items():
+        mine = summary[(summary["codec"] == own) & (summary["metric"] == metric)].sort_values("bpp")
+        if len(mine) < 2:
+            continue
+        both = pd.concat([mine, facts[facts["codec"] == name]])
+        one_protocol(both, metric)
+        for point in facts[facts["codec"] == name].itertuples():
+            if mine["bpp"].min() <= point.bpp <= mine["bpp"].max():
+                value = float(np.interp(point.bpp, mine["bpp"], mine["value"]))
+                rows.append((own, name, point.bpp, value, point.value, value - point.value))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def citations(table: pd.DataFrame) -> str:

@@ -29,7 +29,7 @@ def ledger(entries: Sequence[Entry], anchors: dict[str, str], data: str) -> Ledg
 
     Args:
         anchors: figure of the ledger -> address of the page and place that shows it.
-        data: address of the folder with the data files, seen from the page.
+        data: address of the place that offers the data files, seen from the page.
     """
     rows = []
     for entry in entries:
@@ -43,7 +43,7 @@ def ledger(entries: Sequence[Entry], anchors: dict[str, str], data: str) -> Ledg
         )
         links.append(f'<a href="{entry.claim.notebook}.html">notebook</a>')
         if found is not None:
-            links += [f'<a href="{data}/{name}">{html.escape(name)}</a>' for name in found.files]
+            links += [f'<a href="{data}">{html.escape(name)}</a>' for name in found.files]
         cells = (
             entry.id,
             f"{html.escape(entry.claim.claim)}<br><small>{html.escape(entry.claim.quantity)}</small>",
