@@ -243,3 +243,35 @@ def _small_sample(folder: Path):
 def test_unknown_codec_lists_the_known():
     with pytest.raises(BadInputError, match=r"jpeg2000.*dfc-mini@0.*ceiling"):
         codecs.get(["bpg"])
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parquet", ".csv"])
+def test_export_holds_everything_in_one_table(suffix, photos, tmp_path):
+    import pandas as pd
+
+    results = sweep([Counting()], photos, [0.8], ["psnr"], tmp_path / "r.csv", seed=7)
+    target = tmp_path / f"out{suffix}"
+    records.export(results, target)
+    read = {".json": pd.read_json, ".parquet": pd.read_parquet, ".csv": pd.read_csv}[suffix](target)
+    assert len(read) == 3
+    assert set(read["seed"]) == {7}
+    assert set(read["settings"]) == {"none"}
+    assert read["value"].to_list() == pytest.approx([r.value for r in results.records])
+    with pytest.raises(BadInputError, match="parquet"):
+        records.export(results, tmp_path / "r.xlsx")
+
+
+def test_weights_that_are_not_there_are_left_out_by_name():
+    there, absent = codecs.present(["jpeg", "dfc-mini", "dfc-mini:never-trained@2"])
+    assert there == ("jpeg", "dfc-mini")
+    assert absent == ("dfc-mini:never-trained@2",)
+    assert codecs.family("dfc-mini:hyperprior@1") == codecs.family("dfc-mini:hyperprior")
+    assert codecs.family("dfc-mini@0") != codecs.family("dfc-mini:hyperprior")
+    named = codecs.get(["dfc-mini:hyperprior@1"])[0]
+    assert named.name == "dfc-mini:hyperprior@1"
+
+
+def test_a_rate_our_codec_cannot_reach_gives_its_smallest_file(photos, tmp_path):
+    shared = codecs.SharedCodec(tiny_codec(tmp_path), "tiny")
+    coded = codecs.DiffusionCodec(shared, 0).run(photos[0].pixels(), 0.001)
+    assert coded.data == shared.codec.compress(photos[0].pixels(), 0.0).data

@@ -114,3 +114,32 @@ def test_different_data_sets_or_protocols_are_not_mixed():
 def test_nothing_measured_is_said():
     with pytest.raises(NotComparableError, match="no number"):
         summarise(records.Results())
+
+
+def test_bd_quality_of_a_known_shift_and_equal_quality():
+    from diffusion_codec.evaluation.tables import bd_quality, bd_table, equal_quality, rate_at
+
+    one = run()
+    both = [*rows(one, "a"), *rows(one, "b", scale=0.5)]  # b needs half the rate: 6 dB more at equal rate
+    table = summarise(records.Results(both, [one]))
+    assert bd_quality(table, "a", "b", "psnr").difference == pytest.approx(6, abs=0.05)
+    assert rate_at(table, "a", "psnr", 30 + 6 * np.log2(0.3)) == pytest.approx(0.3, rel=1e-6)
+    with pytest.raises(NotComparableError, match="reaches"):
+        rate_at(table, "a", "psnr", 99.0)
+    equal = equal_quality(table, "b", ["a"], "psnr", pixels=1000)
+    rival = equal[equal["codec"] == "a"].dropna()
+    assert rival["times"].to_numpy() == pytest.approx(2)
+    assert rival["bytes"].to_numpy() == pytest.approx(rival["bpp"].to_numpy() * 125)
+    few = records.Results([*rows(one, "a"), *rows(one, "c", rates=RATES[:3])], [one])
+    why = bd_table(summarise(few), "a", ["c"], ["psnr"]).iloc[0]
+    assert np.isnan(why["BD-rate %"])
+    assert "4 complete points" in why["why not"]
+
+
+def test_lower_is_better_turns_the_sign_of_bd_quality():
+    from diffusion_codec.evaluation.tables import bd_quality
+
+    one = run()
+    both = [*rows(one, "a", metric="lpips-alex"), *rows(one, "b", scale=0.5, metric="lpips-alex")]
+    found = bd_quality(summarise(records.Results(both, [one])), "a", "b", "lpips-alex")
+    assert found.difference == pytest.approx(-0.06, abs=0.001)

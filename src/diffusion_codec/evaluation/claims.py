@@ -52,6 +52,32 @@ class Bound(_Closed):
         return bool(low <= value <= high)
 
     def __str__(self) -> str:
+        low = "" if self.at_least is None else f"≥ {self.at_least:g}"
+        high = "" if self.at_most is None else f"≤ {self.at_most:g}"
+        return " and ".join(part for part in (low, high) if part)
+
+
+class ClaimsError(BadInputError):
+    """The ledger cannot be read, or a number is not where the ledger says it is."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bound(_Closed):
+    """A side of the line: `at_most`, `at_least`, or both."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies on the right side."""
+        low = -np.inf if self.at_least is None else self.at_least
+        high = np.inf if self.at_most is None else self.at_most
+        return bool(low <= value <= high)
+
+    def __str__(self) -> str:
         said = [f"≥ {self.at_least:g}"] * (self.at_least is not None)
         return " and ".join(said + [f"≤ {self.at_most:g}"] * (self.at_most is not None))
 

