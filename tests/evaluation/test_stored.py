@@ -27,8 +27,9 @@ def defaults() -> dict:
 
 def notebook_studies() -> list[Study]:
     p = defaults()
+    chosen = study.stored_codecs(p["dataset"], STORED) if p["codecs"] == "standard" else p["codecs"]
     return [
-        Study.of(p["dataset"], p["images"], p["bitrates"], p["codecs"], p["metrics"]),
+        Study.of(p["dataset"], p["images"], p["bitrates"], chosen, p["metrics"]),
         Study.of(
             p["dataset"],
             p["steps_images"],
@@ -41,7 +42,7 @@ def notebook_studies() -> list[Study]:
 
 def test_what_make_results_measures_is_what_the_book_shows():
     standard = study.standard("kodak")
-    for shown, made in zip(notebook_studies(), standard, strict=True):
+    for shown, made in zip(notebook_studies(), standard[:2], strict=True):
         assert shown.images == made.images
         assert set(shown.bitrates) <= set(made.bitrates)
         assert set(shown.codecs) <= {*made.codecs, *standard[0].codecs}
@@ -64,6 +65,7 @@ def test_stored_results_are_those_of_the_shipped_weights():
 def test_every_photograph_was_measured_at_every_rate_by_every_codec():
     results = records.read(STORED)
     full = notebook_studies()[0]
+    assert {"jpeg", "avif", "ceiling-mini", "dfc-mini", "dfc-mini@0"} <= set(full.codecs)
     there = {(r.codec, r.target_bpp, r.metric, r.image) for r in results.records if r.value is not None}
     images = {record.image for record in results.records}
     assert len(images) == 24
