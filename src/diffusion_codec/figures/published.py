@@ -9,6 +9,7 @@ from diffusion_codec.evaluation.published import one_protocol
 from diffusion_codec.figures.rate_distortion import CEILING, Line, legend, metric_label, rate_axis
 from diffusion_codec.figures.style import COLOURS, canvas
 
+TICKS = (0.003, 0.01, 0.03, 0.1, 0.3)
 _NAMES = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
 _MARKERS = "osD^vP<>"
 
@@ -34,6 +35,8 @@ def panels(tables: Sequence[pd.DataFrame], metric: str, titles: Sequence[str]) -
                 axis.plot(rows["bpp"], rows["value"], label=look.label, **style)
         axis.set_title(f"{metric_label(metric)}: {title}")
         rate_axis(axis, table["bpp"])
+        low, high = axis.get_xlim()
+        axis.set_xticks([tick for tick in TICKS if low <= tick <= high])
     legend(figure, axes)
     return figure
 
