@@ -146,7 +146,11 @@ class Measured:
         else:
             when = f"{self.stored} numbers stored with the project, {self.new} measured by this notebook"
         told = f"{self.note} " if self.note else ""
-        return f"{told}{photos} ({self.photographs.origin}, SHA-256 {self.photographs.sha256[:8]}…); {when}"
+        runs = {record.run: self.results.run(record) for record in self.results.records}.values()
+        commits = ", ".join(sorted({run.commit[:8] for run in runs}))
+        machines = ", ".join(sorted({f"{run.machine}, {run.device}" for run in runs}))
+        source = f"{self.photographs.origin}, SHA-256 {self.photographs.sha256[:8]}…"
+        return f"{told}{photos} ({source}); {when} (code {commits}; {machines})"
 
 
 def open_photographs(name: str) -> tuple[ImageDataset, str]:
