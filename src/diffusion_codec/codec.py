@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_codec import bitstream, codec_weights, quantization
-from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.backbone import DEFAULT_RUN, STRIDE, Backbone, RunOptions
 from diffusion_codec.bitstream import DEFAULT_LIMITS, DfcFile, Header, Limits
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.coder import Streams
@@ -109,15 +109,16 @@ class Codec:
         backbone: str | Path = "mini",
         weights: str | Path = "default",
         device: str | torch.device = "cpu",
+        run: RunOptions = DEFAULT_RUN,
     ) -> "Codec":
-        """The codec on an embedded backbone or a backbone folder.
+        """The codec on a backbone by name or folder, as :meth:`Backbone.from_pretrained` finds it.
 
         ``weights`` are those it compresses with: embedded by name, or a file. It decompresses files made with any
         embedded ones.
         """
         path = Path(weights)
         loaded = codec_weights.load(path if path.is_file() else codec_weights.embedded_weights(str(weights)))
-        return cls(Backbone.from_pretrained(backbone, device), loaded)
+        return cls(Backbone.from_pretrained(backbone, device, run), loaded)
 
     @torch.inference_mode()
     def compress(
