@@ -160,6 +160,7 @@ def compress(
     check_target(target, force)
     from diffusion_codec.image_io import load_image
 
+    _make_ready(backbone)
     clock = _Clock()
     with _progress(3) as show:
         show("reading the picture")
@@ -210,6 +211,7 @@ def decompress(
     data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
     bitstream.read(data)  # a damaged file is refused before the slow part begins
     clock.lap("read")
+    _make_ready(backbone)
     with _progress(2) as show:
         run = (precision, compiled, offload, low_memory)
         codec = _load_codec(backbone, device, run, show, clock)
@@ -251,6 +253,14 @@ def _check_pair(source: str, target: str) -> None:
     both_exist = target != STANDARD_STREAM and os.path.exists(source) and os.path.exists(target)
     if both_exist and os.path.samefile(source, target):
         raise typer.BadParameter(f"IN and OUT are the same file, '{target}': choose another name for OUT")
+
+
+def _make_ready(backbone: str) -> None:
+    """Fetch a backbone that is no folder and does not ship, before a bar of its own would cross that of the work."""
+    if backbone != "mini" and not os.path.isdir(backbone):
+        from diffusion_codec.backbone import prompt, sources
+
+        prompt.load(sources.find(backbone))
 
 
 def _load_codec(

@@ -124,6 +124,9 @@ def write_random(folder: Path, shape: str, dtype: torch.dtype = torch.float16, s
         "beta_end": 0.012,
         "num_train_timesteps": 1000,
         "prediction_type": chosen.prediction,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
     }
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     return count
