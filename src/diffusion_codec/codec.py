@@ -189,7 +189,7 @@ class Codec:
         file = bitstream.read(data, limits)
         header = file.header
         with watch.stage("entropy"):
-            z_hat = self._decode_symbols(file)
+            z_hat = self.symbols(file)
         y_hat, t = self._dequantise(z_hat, header)
         with watch.stage("denoise"):
             y_0 = self.backbone.denoise(y_hat, t, DEFAULT_STEPS if steps is None else steps)
@@ -244,7 +244,8 @@ class Codec:
         data = bitstream.write(DfcFile(header, streams.hyper, streams.latent))
         return Compressed(data, _symbols_sha256(z_hat), dict(watch.seconds), quality)
 
-    def _decode_symbols(self, file: DfcFile) -> Tensor:
+    def symbols(self, file: DfcFile) -> Tensor:
+        """z_hat of a file, integers (4, h, w): the same on every machine, whatever the backbone."""
         header = file.header
         weights = self.weights
         if header.weights_fingerprint != weights.fingerprint:

@@ -144,13 +144,14 @@ class Backbone(nn.Module):
         """
         y = y_hat
         for i in range(steps):
-            now, then = t * (1 - i / steps), t * (1 - (i + 1) / steps)
-            sigma = self.schedule.sigma_at(now.to(y.dtype))
-            sigma_next = (
-                self.schedule.sigma_at(then.to(y.dtype)) if i + 1 < steps else torch.zeros_like(sigma)
-            )
-            y = y + (sigma_next - sigma)[:, None, None, None] * self.epsilon(y, now)
+            y = self.step(y, t * (1 - i / steps), t * (1 - (i + 1) / steps), last=i + 1 == steps)
         return y
+
+    def step(self, y: Tensor, now: Tensor, then: Tensor, *, last: bool = False) -> Tensor:
+        """One DDIM step from timestep ``now`` to ``then``, both (N,); the last one ends at sigma = 0."""
+        sigma = self.schedule.sigma_at(now.to(y.dtype))
+        sigma_next = torch.zeros_like(sigma) if last else self.schedule.sigma_at(then.to(y.dtype))
+        return y + (sigma_next - sigma)[:, None, None, None] * self.epsilon(y, now)
 
     def weights_hash(self) -> str:
         """SHA-256 over every parameter, in order of name: proof that training left the backbone as it was."""
