@@ -1,4 +1,4 @@
-"""The stage bench runs the real stages on any device; here on the CPU, on a tiny model of Stable Diffusion's classes."""
+"""The stage bench runs the real stages on any device; here on the CPU, a tiny model of Stable Diffusion's classes."""
 
 import json
 from pathlib import Path

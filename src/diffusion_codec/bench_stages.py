@@ -1,7 +1,7 @@
 """``python -m diffusion_codec.bench_stages``: every stage of the codec on a large backbone, on a GPU or not.
 
 Sizes x precisions x eager or compiled x batch sizes; for each the seconds of E, P_phi, the entropy coder, each
-denoising step and D, the peak memory, and whether the symbols are those a CPU makes. A run of :meth:`Codec.compress` and
+denoising step and D, the peak memory, and whether the symbols are those a CPU makes. One :meth:`Codec.compress` and
 :meth:`Codec.decompress` comes first, is reported as it is, and warms up. One fresh process a precision and mode.
 """
 
