@@ -42,7 +42,9 @@ class Share:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.count > 1 and gradients:
             flat = _mean(torch.cat([g.flatten() for g in gradients]))
-            for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            for gradient, part in zip(
+                gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+            ):
                 gradient.copy_(part.view_as(gradient))
 
     def average_losses(self, losses: dict[str, Tensor]) -> dict[str, float]:
