@@ -59,7 +59,8 @@ class Cell:
     """One line of the result.
 
     ``first`` are the seconds of the first compress and decompress of one picture, with the processor time both took
-    (``cpu compress``, ``cpu decompress``); ``seconds`` the medians by stage for the whole batch, empty without repeats. ``peak_memory`` is the GPU's for a GPU, else the process's so far, in bytes.
+    (``cpu compress``, ``cpu decompress``); ``seconds`` the medians by stage for the whole batch, empty without repeats.
+    ``peak_memory`` is the GPU's for a GPU, else the process's so far, in bytes.
     ``symbols_unlike_cpu`` counts latent symbols of the first picture that a CPU in float32 rounds otherwise.
     """
 
