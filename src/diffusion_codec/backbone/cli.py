@@ -6,7 +6,6 @@ from typing import Annotated
 import torch
 import typer
 
-from diffusion_codec import fetch
 from diffusion_codec.backbone import prompt, sources
 from diffusion_codec.backbone.convert import convert as convert_folder
 from diffusion_codec.backbone.options import Precision
@@ -20,25 +19,15 @@ def list_known() -> None:
     """Name, size, licence and whereabouts of each backbone."""
     for name in sources.EMBEDDED:
         typer.echo(f"{name}: ships with the package")
-    store = (
-        fetch.Store(fetch.manifest(), fetch.mirror_folder(), fetch.cache_folder())
-        if sources.known()
-        else None
-    )
     for name, entry in sources.known().items():
         size = (
             f"{sum(file.bytes for file in entry.files) / 1e9:.2f} GB"
             if entry.files
             else "size asked at download"
         )
-        pinned = (
-            "revision and hashes pinned"
-            if entry.files
-            else "revision and hashes recorded at the first download"
-        )
-        here = (store.find(name) if store and entry.files else None) or (fetch.cache_folder() / name).is_dir()
-        place = "on this machine" if here else "not on this machine"
-        typer.echo(f"{name}: {entry.title}; {size}; {entry.licence}; {pinned}; {place}")
+        pinned = "pinned" if entry.files else "recorded at the first download"
+        place = "on this machine" if prompt.at_hand(name) else "not on this machine"
+        typer.echo(f"{name}: {entry.title}; {size}; {entry.licence}; revision and hashes {pinned}; {place}")
 
 
 @app.command("fetch")

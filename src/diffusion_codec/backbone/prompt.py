@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusion_codec import fetch
+from diffusion_codec.backbone import sources
 from diffusion_codec.backbone.layout import weights_file
 from diffusion_codec.backbone.sources import Source
 from diffusion_codec.errors import BadInputError, MissingDataError
@@ -44,6 +45,15 @@ def load(source: Source) -> Tensor:
     embedding = compute(source.text_encoder())
     write(kept, embedding, key)
     return embedding
+
+
+def at_hand(name: str) -> bool:
+    """Whether a backbone and its prompt can be used on this machine as it is, without a network."""
+    try:
+        load(sources.find(name, may_fetch=False))
+    except MissingDataError:
+        return False
+    return True
 
 
 def shipped_folder() -> Path:

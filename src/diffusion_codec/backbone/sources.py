@@ -74,11 +74,14 @@ def known() -> dict[str, Entry]:
     return {name: entry for name, entry in entries.items() if entry.kind == "backbone"}
 
 
-def find(name_or_folder: str | Path, say: Callable[[str], None] | None = None) -> Source:
+def find(
+    name_or_folder: str | Path, say: Callable[[str], None] | None = None, *, may_fetch: bool = True
+) -> Source:
     """The backbone's folder, complete and checked; fetched where it is not on this machine.
 
     Args:
         say: gets the line that is written before a download; standard error by default.
+        may_fetch: without, what is not on this machine is missing.
 
     Raises:
         MissingDataError: no such name, or it cannot be fetched: offline, no source answers, no space on the disk.
@@ -89,30 +92,31 @@ def find(name_or_folder: str | Path, say: Callable[[str], None] | None = None) -
         return Source(None, folder, None, lambda: folder)
     entries = known()
     if name in entries:
-        return _fetched(name, entries[name], say or _to_stderr)
+        return _fetched(name, entries[name], say or _to_stderr, may_fetch)
     if name not in EMBEDDED and HUB_ID.match(name):
-        return _fetched(name, _entry_of_hub(name), say or _to_stderr)
+        return _fetched(name, _entry_of_hub(name), say or _to_stderr, may_fetch)
     folder = embedded_folder(name)
     return Source(None, folder, None, lambda: folder)
 
 
-def _fetched(name: str, entry: Entry, say: Callable[[str], None]) -> Source:
+def _fetched(name: str, entry: Entry, say: Callable[[str], None], may_fetch: bool) -> Source:
     key = name.replace("/", "--")
     if entry.first_use:
-        entry = _pinned(key, entry)
+        entry = _pinned(key, entry, may_fetch)
     entry = entry.model_copy(update={"sources": tuple(_address(source) for source in entry.sources)})
     text = entry.model_copy(update={"files": entry.text_encoder})
-    folder = _files(key, entry, entry.mirror, say)
+    folder = _files(key, entry, say, may_fetch)
     hashes = {file.name: file.sha256 for file in entry.text_encoder}
     text_key = listing_sha256(hashes) if hashes else None
-    return Source(name, folder, text_key, lambda: _files(key, text, entry.mirror, say))
+    return Source(name, folder, text_key, lambda: _files(key, text, say, may_fetch))
 
 
-def _files(key: str, entry: Entry, mirror: str | None, say: Callable[[str], None]) -> Path:
+def _files(key: str, entry: Entry, say: Callable[[str], None], may_fetch: bool) -> Path:
     """A folder that holds the entry's files, each checked."""
-    named = entry.model_copy(update={"mirror": mirror})
-    store = Store(fetch.Manifest(schema=1, entries={key: named}), fetch.mirror_folder(), fetch.cache_folder())
+    store = Store(fetch.Manifest(schema=1, entries={key: entry}), fetch.mirror_folder(), fetch.cache_folder())
     located = store.find(key)
+    if located is None and not may_fetch:
+        raise MissingDataError(f"{key} is not on this machine")
     if located is None:
         announce(key, entry, store.cache_folder(key), say)
         located = store.locate(key)
@@ -176,9 +180,11 @@ def _entry_of_hub(repository: str) -> Entry:
     )
 
 
-def _pinned(key: str, entry: Entry) -> Entry:
+def _pinned(key: str, entry: Entry, may_fetch: bool) -> Entry:
     """The entry with the files its first download recorded; recorded now if this is the first."""
     path = fetch.cache_folder() / key / "pins.json"
+    if not path.is_file() and not may_fetch:
+        raise MissingDataError(f"{key} is not on this machine")
     if not path.is_file():
         _record(key, entry, path)
     try:
