@@ -17,7 +17,7 @@ from diffusion_codec.training.codec import CodecConfig, CodecRecipe
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.loop import Recipe, train
 from diffusion_codec.training.parallel import Share
-from tests.tiny import tiny_backbone
+from tests.tiny import tiny_autoencoder, tiny_backbone
 from tests.training.test_loop import crops
 
 COMMON: dict[str, Any] = {
@@ -45,10 +45,11 @@ def denoiser() -> Recipe:
 
 def autoencoder() -> Recipe:
     extra = {"width": 8, "encoder_blocks": (0, 1, 1, 1), "decoder_blocks": (1, 1, 1, 0), "latent_noise": 0.1}
-    config, _ = parallel.own(AutoencoderConfig.model_validate(COMMON | extra), "cpu")
+    settings = AutoencoderConfig.model_validate(COMMON | extra | {"distil_until_step": 0})
+    config, _ = parallel.own(settings, "cpu")
     drawn = crops()
     assert drawn.photos is not None
-    return AutoencoderRecipe(config, drawn.photos, drawn.latents)
+    return AutoencoderRecipe(config, drawn.photos, tiny_autoencoder())
 
 
 def curve(out: Path) -> list[dict[str, float]]:

@@ -94,7 +94,8 @@ def _own_latents(
     for name, value in sorted(vae.encoder.state_dict().items()):  # type: ignore[union-attr]
         digest.update(name.encode() + value.cpu().half().numpy().tobytes())
     cache = out.parent / "cache" / f"latents-{digest.hexdigest()[:8]}-{len(photos)}.safetensors"
-    return cached_latents(encode, photos, cache, device)
+    with parallel.main_first(device):
+        return cached_latents(encode, photos, cache, device)
 
 
 @app.command()
