@@ -14,6 +14,7 @@ from diffusion_codec.backbone import Backbone, RunOptions
 from diffusion_codec.backbone.options import Tiles, checked_device, run_options
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError
+from tests.test_backbone import ddim_of_diffusers
 from tests.tiny import tiny_backbone, tiny_weights_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -32,17 +33,11 @@ def backbone(folder: Path) -> Backbone:
 @pytest.mark.parametrize(("start", "steps"), [(100, 1), (400, 2), (200, 4), (500, 5)])
 def test_ddim_is_that_of_diffusers(start: int, steps: int, folder: Path, backbone: Backbone) -> None:
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", set_alpha_to_one=True, steps_offset=0)
-    scheduler.alphas_cumprod[0] = 1.0  # ours ends without noise, diffusers at its first timestep
-    scheduler.timesteps = torch.tensor([start - start // steps * i for i in range(steps)])
-    scheduler.num_inference_steps = 1000 * steps // start  # the scheduler's step is 1000 / this
     y_hat = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(3))
-    x = y_hat * scheduler.alphas_cumprod[start].sqrt()
     with torch.no_grad():
-        for t in scheduler.timesteps:
-            out = backbone.unet(x, t, backbone.empty_prompt, return_dict=False)[0]
-            x = scheduler.step(out, t, x, return_dict=False)[0]
+        expected = ddim_of_diffusers(backbone, scheduler, y_hat, start, steps)
         ours = backbone.denoise(y_hat, torch.tensor([float(start)]), steps)
-    torch.testing.assert_close(ours, x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_photograph_there_and_back(folder: Path, tmp_path: Path) -> None:
