@@ -4,10 +4,25 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.errors import BadInputError, MissingDataError
 from tests.tiny import tiny_backbone, write_tiny_backbone
+
+
+def ddim_of_diffusers(
+    backbone: Backbone, scheduler: DDIMScheduler, y_hat: Tensor, start: int, steps: int
+) -> Tensor:
+    """The latent after ``steps`` steps from timestep ``start``, one of the scheduler's own grids."""
+    scheduler.alphas_cumprod[0] = 1.0  # ours ends without noise, diffusers at its first timestep
+    scheduler.timesteps = torch.tensor([start - start // steps * i for i in range(steps)])
+    scheduler.num_inference_steps = 1000 * steps // start  # the scheduler's step is 1000 / this
+    x = y_hat * scheduler.alphas_cumprod[start].sqrt()
+    for t in scheduler.timesteps:
+        out = backbone.unet(x, t, backbone.empty_prompt, return_dict=False)[0]
+        x = scheduler.step(out, t, x, return_dict=False)[0]
+    return x
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -23,17 +38,11 @@ def test_ddim_equals_the_scheduler_of_diffusers(prediction: str, steps: int) -> 
         set_alpha_to_one=True,
         prediction_type=prediction,
     )
-    scheduler.alphas_cumprod[0] = 1.0  # ours ends without noise, diffusers at its first timestep
-    scheduler.timesteps = torch.tensor([start - start // steps * i for i in range(steps)])
-    scheduler.num_inference_steps = 1000 * steps // start  # the scheduler's step is 1000 / this
     y_hat = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(3))
-    x = y_hat * scheduler.alphas_cumprod[start].sqrt()
     with torch.no_grad():
-        for t in scheduler.timesteps:
-            out = backbone.unet(x, t, torch.zeros(1, 1, 1), return_dict=False)[0]
-            x = scheduler.step(out, t, x, return_dict=False)[0]
+        expected = ddim_of_diffusers(backbone, scheduler, y_hat, start, steps)
         ours = backbone.denoise(y_hat, torch.tensor([float(start)]), steps)
-    torch.testing.assert_close(ours, x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_steps_change_nothing() -> None:

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from diffusion_codec import bitstream, cli
+from diffusion_codec.backbone.options import RunOptions
 from diffusion_codec.bitstream import DfcFile, Header
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.image_io import load_image
@@ -51,8 +52,9 @@ class StoringCodec:
     calls: ClassVar[list[dict[str, Any]]] = []
 
     @classmethod
-    def from_pretrained(cls, backbone: str, weights: str, device: str) -> "StoringCodec":
-        cls.calls.append({"backbone": backbone, "device": device})
+    def from_pretrained(cls, backbone: str, weights: str, device: str, run: RunOptions) -> "StoringCodec":
+        options = {"run": run} if run != RunOptions() else {}
+        cls.calls.append({"backbone": backbone, "device": device} | options)
         return cls()
 
     def compress(self, pixels: Pixels, quality: float, grayscale: bool) -> Coded:
@@ -168,14 +170,14 @@ def test_json(run: Run, photo: Path, tmp_path: Path) -> None:
 def test_options_reach_the_codec(run: Run, photo: Path, tmp_path: Path) -> None:
     packed = tmp_path / "photo.dfc"
     run("compress", photo, packed)
-    run("compress", photo, packed, "-f", "--quality", "12.5", "--backbone", "folder", "--device", "cuda:1")
+    run("compress", photo, packed, "-f", "--quality", "12.5", "--backbone", tmp_path, "--device", "cuda:1")
     run("compress", photo, packed, "--force", "--max-bytes", "100000")
     run("compress", photo, packed, "--force", "--bpp", "30.007")
-    run("decompress", packed, tmp_path / "back.png", "--steps", "7", "--backbone", "other")
+    run("decompress", packed, tmp_path / "back.png", "--steps", "7", "--precision", "bfloat16", "--offload")
     assert StoringCodec.calls == [
         {"backbone": "mini", "device": "cpu"},
         {"quality": 50.0, "grayscale": False},
-        {"backbone": "folder", "device": "cuda:1"},
+        {"backbone": str(tmp_path), "device": "cuda:1"},
         {"quality": 12.5, "grayscale": False},
         {"backbone": "mini", "device": "cpu"},
         {"max_bytes": 100000},
@@ -183,7 +185,7 @@ def test_options_reach_the_codec(run: Run, photo: Path, tmp_path: Path) -> None:
         {"backbone": "mini", "device": "cpu"},
         {"max_bytes": 11522},  # floor(30.007 * 64 * 48 / 8)
         {"quality": 0, "grayscale": False},
-        {"backbone": "other", "device": "cpu"},
+        {"backbone": "mini", "device": "cpu", "run": RunOptions("bfloat16", offload=True)},
         {"steps": 7},
     ]
 

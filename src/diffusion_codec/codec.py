@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_codec import bitstream, codec_weights, quantization
-from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.backbone import DEFAULT_RUN, STRIDE, Backbone, RunOptions
 from diffusion_codec.bitstream import DEFAULT_LIMITS, DfcFile, Header, Limits
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.coder import Streams
@@ -109,15 +109,16 @@ class Codec:
         backbone: str | Path = "mini",
         weights: str | Path = "default",
         device: str | torch.device = "cpu",
+        run: RunOptions = DEFAULT_RUN,
     ) -> "Codec":
-        """The codec on an embedded backbone or a backbone folder.
+        """The codec on a backbone by name or folder, as :meth:`Backbone.from_pretrained` finds it.
 
         ``weights`` are those it compresses with: embedded by name, or a file. It decompresses files made with any
         embedded ones.
         """
         path = Path(weights)
         loaded = codec_weights.load(path if path.is_file() else codec_weights.embedded_weights(str(weights)))
-        return cls(Backbone.from_pretrained(backbone, device), loaded)
+        return cls(Backbone.from_pretrained(backbone, device, run), loaded)
 
     @torch.inference_mode()
     def compress(
@@ -188,7 +189,7 @@ class Codec:
         file = bitstream.read(data, limits)
         header = file.header
         with watch.stage("entropy"):
-            z_hat = self._decode_symbols(file)
+            z_hat = self.symbols(file)
         y_hat, t = self._dequantise(z_hat, header)
         with watch.stage("denoise"):
             y_0 = self.backbone.denoise(y_hat, t, DEFAULT_STEPS if steps is None else steps)
@@ -243,7 +244,8 @@ class Codec:
         data = bitstream.write(DfcFile(header, streams.hyper, streams.latent))
         return Compressed(data, _symbols_sha256(z_hat), dict(watch.seconds), quality)
 
-    def _decode_symbols(self, file: DfcFile) -> Tensor:
+    def symbols(self, file: DfcFile) -> Tensor:
+        """z_hat of a file, integers (4, h, w): the same on every machine, whatever the backbone."""
         header = file.header
         weights = self.weights
         if header.weights_fingerprint != weights.fingerprint:

@@ -92,7 +92,7 @@ class Prefixed(_Closed):
 class Entry(_Closed):
     """One data set or weight file of the manifest; `data/README.md` explains every field."""
 
-    kind: Literal["images", "septuplets", "weights"]
+    kind: Literal["images", "septuplets", "weights", "backbone"]
     title: str
     licence: str
     homepage: Address
@@ -106,6 +106,8 @@ class Entry(_Closed):
     packages: tuple[Package, ...] = ()
     prefixed: tuple[Prefixed, ...] = ()
     tensors_sha256: Sha256 | None = None
+    text_encoder: tuple[FileEntry, ...] = ()
+    first_use: tuple[str, ...] = ()
     package: str | None = None
     package_folder: str = ""
     by_hand: str | None = None

@@ -19,6 +19,7 @@ from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.fetch import locate
 from diffusion_codec.training import denoiser_study as denoisers
+from diffusion_codec.training import parallel
 from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
 from diffusion_codec.training.card import denoising, model_card, round_trip
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, warm_start
@@ -81,7 +82,8 @@ def _teacher(folder: Path | None) -> AutoencoderTiny:
 def _teacher_latents(photos: list[Tensor], teacher: Path | None, out: Path, device: str) -> list[Tensor]:
     model = _teacher(teacher).to(device, memory_format=torch.channels_last)
     cache = out.parent / "cache" / f"teacher-{len(photos)}.safetensors"
-    return cached_latents(lambda x: model.encode(x).latents, photos, cache, device)
+    with parallel.main_first(device):
+        return cached_latents(lambda x: model.encode(x).latents, photos, cache, device)
 
 
 def _own_latents(
@@ -92,7 +94,8 @@ def _own_latents(
     for name, value in sorted(vae.encoder.state_dict().items()):  # type: ignore[union-attr]
         digest.update(name.encode() + value.cpu().half().numpy().tobytes())
     cache = out.parent / "cache" / f"latents-{digest.hexdigest()[:8]}-{len(photos)}.safetensors"
-    return cached_latents(encode, photos, cache, device)
+    with parallel.main_first(device):
+        return cached_latents(encode, photos, cache, device)
 
 
 @app.command()
@@ -109,7 +112,7 @@ def autoencoder(
     ] = None,
 ) -> None:
     """Encoder by latent distillation, decoder by reconstruction."""
-    settings = read_config("autoencoder", config, AutoencoderConfig)
+    settings, device = parallel.own(read_config("autoencoder", config, AutoencoderConfig), device)
     pixels = _photos(photos, settings.photos_limit)
     recipe = AutoencoderRecipe(settings, pixels, _teacher(teacher), device)
     if start_from:
@@ -134,7 +137,7 @@ def denoiser(
     stop_after: StopOption = None,
 ) -> None:
     """Epsilon-prediction on Stable Diffusion's schedule."""
-    settings = read_config("denoiser", config, DenoiserConfig)
+    settings, device = parallel.own(read_config("denoiser", config, DenoiserConfig), device)
     pixels = _photos(photos, settings.photos_limit)
     if not autoencoder:
         latents = _teacher_latents(pixels, teacher, out, device)
@@ -189,7 +192,7 @@ def codec(
     stop_after: StopOption = None,
 ) -> None:
     """P_phi and the entropy model; all that the paper trains."""
-    settings = read_config("codec", config, CodecConfig)
+    settings, device = parallel.own(read_config("codec", config, CodecConfig), device)
     frozen_backbone = Backbone.from_pretrained(backbone, device)
     data = Septuplets.named(septuplets, "train")
     crops: Crops = SeptupletCropsWithLatents(data, frozen_backbone, settings.crop)

@@ -1,7 +1,8 @@
 """One training loop for the three recipes: deterministic by step, resumable, logged to CSV.
 
 Everything random in step k is drawn from a generator seeded by (seed, k). A run that is stopped and resumed therefore
-sees exactly the batches the uninterrupted run sees, with no generator state to save.
+sees exactly the batches the uninterrupted run sees, with no generator state to save. Several processes share each batch
+(:mod:`diffusion_codec.training.parallel`); the main one writes.
 """
 
 import contextlib
@@ -21,6 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.training import parallel
+from diffusion_codec.training.parallel import Share
+
+ALONE = Share()
 
 
 class LoopConfig(BaseModel):
@@ -54,7 +59,10 @@ class Recipe(Protocol):
         """What is trained."""
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss terms of one batch; the entry ``loss`` is minimised, the others are logged."""
+        """Loss terms of one batch, means over it; the entry ``loss`` is minimised, the others are logged.
+
+        Whatever is drawn from ``generator`` has the batch as its first dimension.
+        """
 
 
 class NotFiniteError(DiffusionCodecError):
@@ -88,10 +96,11 @@ class TrainingState:
             self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
 
-    def update(self, loss: Tensor) -> None:
-        """One optimiser step and one step of the moving average."""
+    def update(self, loss: Tensor, share: Share = ALONE) -> None:
+        """One optimiser step, by the gradients of all processes, and one step of the moving average."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        share.average_gradients(self.parameters.values())
         nn.utils.clip_grad_norm_(self.parameters.values(), self.config.gradient_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config)
@@ -175,9 +184,12 @@ def train(recipe: Recipe, out: Path, stop_after: int | None = None) -> TrainingS
         NotFiniteError: a loss is not finite; the state before that step is saved in ``out``.
     """
     config = recipe.config
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(config.model_dump(), indent=1))
     state = TrainingState(recipe.model, config)
+    share = parallel.share(next(iter(state.parameters.values())).device)
+    out.mkdir(parents=True, exist_ok=True)
+    if share.main:
+        whole = parallel.whole(config, share).model_dump()
+        (out / "config.json").write_text(json.dumps(whole, indent=1))
     checkpoint = out / "state.safetensors"
     if checkpoint.exists():
         state.load(checkpoint)
@@ -186,38 +198,40 @@ def train(recipe: Recipe, out: Path, stop_after: int | None = None) -> TrainingS
     sums: dict[str, float] = {}
     count, started = 0, time.monotonic()
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"))
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not share.main) as progress:
         task = progress.add_task("training", total=config.steps, completed=state.step, loss="")
         while state.step < last:
-            losses = _one_step(recipe, state, checkpoint)
+            losses = _one_step(recipe, state, checkpoint, share)
             sums = {k: sums.get(k, 0.0) + v for k, v in losses.items()}
             count += 1
-            if state.step % config.log_every == 0 or state.step == last:
+            if share.main and (state.step % config.log_every == 0 or state.step == last):
                 row = {k: round(v / count, 6) for k, v in sums.items()}
                 rate = round(count / (time.monotonic() - started), 3)
                 log.append({"step": state.step, **row, "steps_per_second": rate})
                 progress.update(task, loss=f"loss {row['loss']:.4f}")
                 sums, count, started = {}, 0, time.monotonic()
-            if state.step % config.checkpoint_every == 0 or state.step == last:
+            if share.main and (state.step % config.checkpoint_every == 0 or state.step == last):
                 state.save(checkpoint)
             progress.update(task, completed=state.step)
     return state
 
 
-def _one_step(recipe: Recipe, state: TrainingState, checkpoint: Path) -> dict[str, float]:
+def _one_step(recipe: Recipe, state: TrainingState, checkpoint: Path, share: Share) -> dict[str, float]:
     config = recipe.config
     device = next(iter(state.parameters.values())).device
     generator = step_generator(config.seed, state.step)
     bfloat16 = config.precision == "bfloat16"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16), share.rows(generator):
         losses = recipe.losses(state.step, generator)
-    if not all(torch.isfinite(v) for v in losses.values()):
-        state.save(checkpoint)
-        terms = ", ".join(f"{k} {v.item():.4g}" for k, v in losses.items())
+    values = share.average_losses(losses)
+    if not all(math.isfinite(v) for v in values.values()):
+        if share.main:
+            state.save(checkpoint)
+        terms = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
         raise NotFiniteError(
             f"step {state.step}: a loss is not finite ({terms}); the state before the step is in {checkpoint}. "
             f"The batch is reproduced by seed {config.seed} and step {state.step}. Lower learning_rate or "
             "gradient_clip and resume."
         )
-    state.update(losses["loss"])
-    return {k: v.item() for k, v in losses.items()}
+    state.update(losses["loss"], share)
+    return values

@@ -22,15 +22,19 @@ class SeptupletCropsWithLatents:
             BrokenSequenceError: a frame cannot be read or has another size.
         """
 
-        def below(limit: int) -> int:
-            return int(torch.randint(limit, (1,), generator=generator))
+        def below(limit: int) -> list[int]:
+            drawn: list[int] = torch.randint(limit, (count,), generator=generator).tolist()
+            return drawn
 
+        sequences, frames = below(len(self.septuplets)), below(FRAMES)
+        tops, lefts = below(HEIGHT - self.crop + 1), below(WIDTH - self.crop + 1)
         crops = []
-        for _ in range(count):
-            frame = torch.from_numpy(self.septuplets.frame(below(len(self.septuplets)), 1 + below(FRAMES)))
-            top, left = below(HEIGHT - self.crop + 1), below(WIDTH - self.crop + 1)
-            part = frame[top : top + self.crop, left : left + self.crop].permute(2, 0, 1)
-            crops.append(part.flip(2) if below(2) else part)
+        for sequence, frame, top, left, mirrored in zip(
+            sequences, frames, tops, lefts, below(2), strict=True
+        ):
+            pixels = torch.from_numpy(self.septuplets.frame(sequence, 1 + frame))
+            part = pixels[top : top + self.crop, left : left + self.crop].permute(2, 0, 1)
+            crops.append(part.flip(2) if mirrored else part)
         x = to_unit(torch.stack(crops)).to(self.backbone.device)
         with torch.no_grad():
             y = self.backbone.encode(x.contiguous(memory_format=torch.channels_last)).float()

@@ -1,0 +1,182 @@
+"""Stable Diffusion's classes through the real code path: DDIM, precisions, tiles, offload, other backbones' files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+
+from diffusion_codec import codec_weights
+from diffusion_codec.backbone import Backbone, RunOptions
+from diffusion_codec.backbone.options import Tiles, checked_device, run_options
+from diffusion_codec.codec import Codec
+from diffusion_codec.errors import BadInputError
+from tests.test_backbone import ddim_of_diffusers
+from tests.tiny import tiny_backbone, tiny_weights_file
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+
+
+@pytest.fixture(params=[1, 2])
+def folder(request: pytest.FixtureRequest, tiny_models: dict[int, Path]) -> Path:
+    return tiny_models[request.param]
+
+
+@pytest.fixture
+def backbone(folder: Path) -> Backbone:
+    return Backbone.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(("start", "steps"), [(100, 1), (400, 2), (200, 4), (500, 5)])
+def test_ddim_is_that_of_diffusers(start: int, steps: int, folder: Path, backbone: Backbone) -> None:
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", set_alpha_to_one=True, steps_offset=0)
+    y_hat = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = ddim_of_diffusers(backbone, scheduler, y_hat, start, steps)
+        ours = backbone.denoise(y_hat, torch.tensor([float(start)]), steps)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_photograph_there_and_back(folder: Path, tmp_path: Path) -> None:
+    codec = Codec.from_pretrained(folder, tiny_weights_file(tmp_path / "codec.safetensors"))
+    made = codec.compress(PIXELS)
+    decoded = codec.decompress(made.data)
+    assert decoded.pixels.shape == PIXELS.shape
+    assert decoded.symbols_sha256 == made.symbols_sha256
+
+
+def test_any_backbone_of_the_latent_space_decodes_the_file(
+    tiny_models: dict[int, Path], tmp_path: Path
+) -> None:
+    weights = codec_weights.load(tiny_weights_file(tmp_path / "codec.safetensors"))
+    backbones = [tiny_backbone(), *(Backbone.from_pretrained(tiny_models[g]) for g in (1, 2))]
+    codecs = [Codec(backbone, weights) for backbone in backbones]
+    for maker in codecs:
+        made = maker.compress(PIXELS)
+        decoded = [codec.decompress(made.data) for codec in codecs]
+        assert {d.symbols_sha256 for d in decoded} == {made.symbols_sha256}
+        pictures = [d.pixels for d in decoded]
+        assert not any(np.array_equal(pictures[a], pictures[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
+
+
+def test_other_codec_weights_are_refused_by_their_fingerprint(
+    tiny_models: dict[int, Path], tmp_path: Path
+) -> None:
+    maker, reader = (
+        Codec.from_pretrained(tiny_models[1], tiny_weights_file(tmp_path / f"{seed}.safetensors", seed))
+        for seed in (0, 1)
+    )
+    with pytest.raises(BadInputError, match=maker.weights.fingerprint.hex()):
+        reader.decompress(maker.compress(PIXELS).data)
+
+
+def test_another_latent_space_is_refused(tiny_models: dict[int, Path], tmp_path: Path) -> None:
+    backbone = Backbone.from_pretrained(tiny_models[1])
+    backbone.latent_space = "stable-diffusion-xl"
+    with pytest.raises(BadInputError, match=r"'stable-diffusion-1'; .* speaks 'stable-diffusion-xl'"):
+        Codec(backbone, codec_weights.load(tiny_weights_file(tmp_path / "codec.safetensors")))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.1), ("float16", 0.02)])
+def test_half_precision_stays_near_float32(precision: str, tolerance: float, folder: Path) -> None:
+    full = Backbone.from_pretrained(folder)
+    half = Backbone.from_pretrained(folder, run=run_options(precision, False, False, False))
+    assert {p.dtype for p in half.parameters()} == {getattr(torch, precision)}
+    y, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([200.0])
+    with torch.inference_mode():
+        expected, got = full.denoise(y, t, 2), half.denoise(y, t, 2)
+        pictures = full.decode(expected), half.decode(expected)
+        latents = full.encode(pictures[0].clamp(-1, 1)), half.encode(pictures[0].clamp(-1, 1))
+    for a, b in ((expected, got), pictures, latents):
+        assert b.dtype == torch.float32
+        assert float((a - b).abs().mean() / a.abs().mean()) < tolerance
+
+
+def test_symbols_do_not_depend_on_the_decoders_precision(folder: Path, tmp_path: Path) -> None:
+    weights = tiny_weights_file(tmp_path / "codec.safetensors")
+    made = Codec.from_pretrained(folder, weights).compress(PIXELS)
+    half = Codec.from_pretrained(folder, weights, run=RunOptions("bfloat16", low_memory=True))
+    assert half.decompress(made.data).symbols_sha256 == made.symbols_sha256
+
+
+def test_slices_and_smaller_tiles_change_nothing_in_a_picture_of_one_tile(folder: Path) -> None:
+    full, small = (
+        Backbone.from_pretrained(folder),
+        Backbone.from_pretrained(folder, run=RunOptions(low_memory=True)),
+    )
+    assert small.tiles == Tiles(384, 48, 64, 8)
+    y, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([200.0, 50.0])
+    with torch.inference_mode():
+        torch.testing.assert_close(small.denoise(y, t, 1), full.denoise(y, t, 1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(small.decode(y), full.decode(y), rtol=1e-4, atol=1e-5)
+
+
+def test_tiles_bound_what_the_networks_see(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone.tiles = Tiles(64, 16, 8, 4)
+    seen: dict[str, list[int]] = {"unet": [], "encoder": [], "decoder": []}
+    for name, network in (
+        ("unet", backbone.unet),
+        ("encoder", backbone.vae.encoder),
+        ("decoder", backbone.vae.decoder),
+    ):
+        network.register_forward_pre_hook(
+            lambda module, args, name=name: seen[name].extend(args[0].shape[-2:])
+        )
+    with torch.inference_mode():
+        y = backbone.encode(torch.rand(1, 3, 104, 136) * 2 - 1)
+        x = backbone.decode(backbone.denoise(y, torch.tensor([100.0]), 1))
+    assert x.shape == (1, 3, 104, 136)
+    assert torch.isfinite(x).all()
+    assert {name: max(sides) for name, sides in seen.items()} == {"unet": 8, "encoder": 64, "decoder": 8}
+
+
+def test_offload_keeps_one_network_on_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, offloaded = (
+        Backbone.from_pretrained(folder),
+        Backbone.from_pretrained(folder, run=RunOptions(offload=True)),
+    )
+    moves: list[tuple[str, str]] = []
+    move = nn.Module.to
+
+    def spy(module: nn.Module, *args: Any, **keywords: Any) -> nn.Module:
+        names = {id(offloaded.unet): "unet", id(offloaded.vae): "vae"}
+        moves.append((names[id(module)], str(args[0])))
+        return move(module, *args, **keywords)
+
+    y = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([200.0])
+    with torch.inference_mode():
+        expected = plain.decode(plain.denoise(y, t, 1))
+        # a device of another name than the one the networks rest on
+        monkeypatch.setattr(Backbone, "device", torch.device("cpu", 0))
+        monkeypatch.setattr(nn.Module, "to", spy)
+        got = offloaded.decode(offloaded.denoise(y, t, 1))
+    assert moves == [("vae", "cpu"), ("unet", "cpu:0"), ("unet", "cpu"), ("vae", "cpu:0")]
+    assert torch.equal(got, expected)
+
+
+def test_compiled_networks_are_the_ones_that_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    Backbone.from_pretrained(folder, run=RunOptions(compiled=True))
+    assert compiled == ["Encoder", "Decoder", "UNet2DConditionModel"]
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "no GPU"), ("cuda:7", "no GPU|has . GPUs"), ("gpu", "is no device; known: cpu, cuda")],
+)
+def test_a_device_that_is_not_there(device: str, message: str, folder: Path) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        device, message = "cuda:99", "has . GPUs"
+    with pytest.raises(BadInputError, match=message):
+        Backbone.from_pretrained(folder, device)
+    assert checked_device("cpu") == torch.device("cpu")
+
+
+def test_an_unknown_precision() -> None:
+    with pytest.raises(BadInputError, match="'int8' is unknown; choose float32, bfloat16, float16"):
+        run_options("int8", False, False, False)
