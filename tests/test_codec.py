@@ -37,7 +37,7 @@ def test_the_same_input_gives_the_same_bytes(codec: Codec) -> None:
 
 def test_lambda_spans_its_range() -> None:
     assert lambda_of(0) == 0.25
-    assert lambda_of(100) == 256
+    assert lambda_of(100) == 16384
 
 
 def test_higher_quality_makes_larger_files(codec: Codec) -> None:
