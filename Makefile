@@ -84,6 +84,10 @@ numbers: | $(READY)  ## Write the README's table of numbers from the stored resu
 seal: | $(READY)  ## Write the hashes of data/results/, after measuring
 	@$(BIN)/python -m diffusion_codec.evaluation.seal
 
+study: | $(READY)  ## Run a forced-choice study in the browser; its votes appear in notebook 05 (make run NB=05)
+	$(BIN)/diffusion-codec study design build/study --keep
+	$(BIN)/diffusion-codec study serve build/study
+
 lock: | $(READY)  ## Write the installed versions to constraints.txt (after changing pyproject.toml)
 	@{ echo "# Tested versions of everything installed; written by 'make lock' (ranges: pyproject.toml)."; \
 	  $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed -e 's/+[a-z0-9.]*$$//' -e '/^pip==/d'; } > constraints.tmp
@@ -103,4 +107,4 @@ $(READY):
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'
 	@rm -f $(VENV)/.ready-* && touch $@
 
-.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal lock clean
+.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal study lock clean

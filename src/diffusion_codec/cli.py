@@ -415,6 +415,7 @@ add_lazy_group(
     "train", "diffusion_codec.training.cli:app", "Train the small backbone and the codec's own networks."
 )
 add_lazy_group("backbone", "diffusion_codec.backbone.cli:app", "The diffusion models the codec can stand on.")
+add_lazy_group("study", "diffusion_codec.user_study.cli:app", "Run a forced-choice study in a browser.")
 add_lazy_group(
     "evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates."
 )

@@ -1,0 +1,266 @@
+"""What a chapter says about preferences: tables and sentences out of votes, published counts and model observers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffusion_codec.evaluation.findings import LABELS, Sentence
+from diffusion_codec.user_study import analysis, published, store, votes
+from diffusion_codec.user_study.observers import Observer
+from diffusion_codec.user_study.power import Spread, pooled, raters_needed
+
+
+def collected(folder: Path, files: Sequence[str]) -> pd.DataFrame:
+    """The votes of the study in a folder (none if nobody has run one there) and of csv files, each once."""
+    tables = [votes.read([Path(name) for name in files])]
+    if (folder / store.FILE).is_file():
+        tables.append(votes.parse(store.export(folder), str(folder)))
+    found = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    return votes.check(found.drop_duplicates(), "the votes together")
+
+
+def votes_sentence(table: pd.DataFrame) -> Sentence:
+    """How many votes of how many raters there are."""
+    if table.empty:
+        return Sentence(
+            "No votes yet: `make study` opens the study, and `make run NB=05` then shows them here."
+        )
+    kept = analysis.raters(table)["kept"].sum()
+    return Sentence(
+        f"{len(table)} answers of {table['rater'].nunique()} rater(s), {kept} of whom answered the sentinels well "
+        f"enough to be counted; {int((table['kind'] == 'pair').sum())} answers are comparisons, the others repeats and "
+        "sentinels."
+    )
+
+
+def hific_ratings(resamples: int = analysis.RESAMPLES) -> pd.DataFrame:
+    """Elo of the HiFiC study with intervals over raters and over photographs, best first."""
+    by_rater = analysis.ratings(published.hific("rater"), "rater", resamples)
+    by_image = analysis.ratings(published.hific("image"), "image", resamples)
+    wide = by_rater.merge(
+        by_image[["condition", "low", "high"]], on="condition", suffixes=("_raters", "_images")
+    )
+    return wide[["condition", "elo", "low_raters", "high_raters", "low_images", "high_images", "votes"]]
+
+
+def hific_matrix() -> pd.DataFrame:
+    """Per cent of the direct choices between row and column that went to the row, best setting first."""
+    table = published.hific()
+    order = list(analysis.ratings(table, resamples=2)["condition"])
+    matrix = 100 * analysis.preference_matrix(table).loc[order, order]
+    return matrix.rename_axis("preferred to").reset_index()
+
+
+def agreement_sentence() -> Sentence:
+    """How often raters of the HiFiC study chose as most others did on the same two settings."""
+    found = analysis.agreement(published.hific())
+    mean = np.average(found["agreement"], weights=found["votes"])
+    return Sentence(
+        f"A rater chose as the majority of the others in {mean:.0%} of the choices "
+        f"({found['agreement'].min():.0%} to {found['agreement'].max():.0%} from rater to rater)."
+    )
+
+
+def hific_multiples(codec: str = "HiFiC-mi", resamples: int = analysis.RESAMPLES) -> pd.DataFrame:
+    """One setting against all others: how often preferred directly and by all choices, and at how many times its rate.
+
+    Columns: rival, times (NaN where no text states the rate), share and its intervals over raters and photographs,
+    votes, expected (share that Bradley-Terry expects from all choices).
+    """
+    rates = published.settings().set_index("label")["bpp"]
+    by_rater, by_image = published.hific("rater"), published.hific("image")
+    rows = []
+    for rival in rates.index.drop(codec):
+        over = {
+            name: _direct(table, codec, rival, name)
+            for name, table in (("rater", by_rater), ("image", by_image))
+        }
+        implied = analysis.contrast(by_rater, codec, rival, "rater", resamples=2).preferred
+        rows.append(
+            {
+                "rival": rival,
+                "times": rates[rival] / rates[codec],
+                "share": over["rater"].share,
+                "low_raters": over["rater"].low,
+                "high_raters": over["rater"].high,
+                "low_images": over["image"].low,
+                "high_images": over["image"].high,
+                "votes": over["rater"].votes,
+                "expected": implied,
+            }
+        )
+    return pd.DataFrame(rows).sort_values("times", na_position="last", ignore_index=True)
+
+
+def hific_table(multiples: pd.DataFrame) -> pd.DataFrame:
+    """`hific_multiples` as a page shows it."""
+    return pd.DataFrame(
+        {
+            "against": multiples["rival"],
+            "its bitrate": [f"{times:.1f} x" if times == times else "–" for times in multiples["times"]],
+            "preferred": _percent(multiples["share"]),
+            "% (raters)": _span(multiples["low_raters"], multiples["high_raters"]),
+            "% (photographs)": _span(multiples["low_images"], multiples["high_images"]),
+            "choices": multiples["votes"],
+            "expected": _percent(multiples["expected"]),
+        }
+    )
+
+
+def _percent(values: "pd.Series[float]") -> list[str]:
+    return [f"{value:.0%}" for value in values]
+
+
+def _span(low: "pd.Series[float]", high: "pd.Series[float]") -> list[str]:
+    return [f"{100 * a:.0f}–{100 * b:.0f}" for a, b in zip(low, high, strict=True)]
+
+
+def _direct(table: pd.DataFrame, one: str, two: str, cluster: str) -> analysis.Share:
+    forward = (table["one"] == one) & (table["two"] == two)
+    backward = (table["one"] == two) & (table["two"] == one)
+    rows = table[forward | backward]
+    score = np.where(rows["one"] == one, rows["score"], 1 - rows["score"])
+    return analysis.share(pd.Series(score, rows.index), rows["count"], rows[cluster])
+
+
+def hific_sentence(multiples: pd.DataFrame, codec: str = "HiFiC-mi") -> Sentence:
+    """The statement at n times the rate, with both intervals."""
+    parts = []
+    for row in multiples[multiples["times"].notna()].sort_values("times", ascending=False).itertuples():
+        raters = f"{row.low_raters:.0%} to {row.high_raters:.0%}"
+        images = f"{row.low_images:.0%} to {row.high_images:.0%}"
+        parts.append(
+            f"to {row.rival} at {row.times:.1f} times its bitrate in {row.share:.0%} of {row.votes} choices "
+            f"(95 %: {raters} over raters, {images} over photographs)"
+        )
+    return Sentence(f"{codec} was preferred " + "; ".join(parts) + ".")
+
+
+def surer(low: float) -> str:
+    """Whether an interval of a preference lies above one half."""
+    return "excludes" if low > 0.5 else "does not exclude"
+
+
+def generalises_sentence(multiples: pd.DataFrame, rival: str = "BPG-3") -> Sentence:
+    """Whether the preference holds for other raters, and for other photographs."""
+    row = multiples.set_index("rival").loc[rival]
+    return Sentence(
+        f"Against {rival} the interval over raters {surer(row['low_raters'])} one half; the interval over "
+        f"photographs {surer(row['low_images'])} it."
+    )
+
+
+def spread() -> Spread:
+    """How much raters and photographs differed in the HiFiC study, pooled over pairs of settings."""
+    return Spread(pooled(published.hific("rater"), "rater"), pooled(published.hific("image"), "image"))
+
+
+def raters_table(shares: Sequence[float], images: Sequence[int], differing: Spread) -> pd.DataFrame:
+    """Raters it takes to show each preference on so many photographs; None: no number of raters is enough."""
+    rows = [
+        {"preferred": f"{share:.0%}"}
+        | {str(count): raters_needed(share, count, differing) for count in images}
+        for share in shares
+    ]
+    return pd.DataFrame(rows, dtype=object)
+
+
+def raters_sentence(share: float, images: Sequence[int], differing: Spread) -> Sentence:
+    """The numbers of photographs and raters that do with the fewest choices."""
+    options = [(count, raters_needed(share, count, differing)) for count in images]
+    known = [(count * raters, count, raters) for count, raters in options if raters is not None]
+    if not known:
+        return Sentence(f"A preference of {share:.0%} takes more than {max(images)} photographs.")
+    choices, count, raters = min(known)
+    return Sentence(
+        f"A preference of {share:.0%} takes, for instance, {count} photographs and {raters} raters who judge each of "
+        f"them once: {choices} choices for one pair of codecs at one pair of rates (power 80 %, confidence 95 %)."
+    )
+
+
+def observers_table(observers: dict[str, Observer]) -> pd.DataFrame:
+    """How well each observer predicts people, as a page shows it."""
+    rows = [
+        {
+            "observer": LABELS.get(metric, metric),
+            "pairs": f"{o.pairs} ({o.outside})",
+            "choices": o.votes,
+            "agreement": f"{o.agreement:.0%}",
+            "slope k": f"{o.fitted:.2f}",
+            "95 %": f"{o.low:.2f}–{o.high:.2f}",
+            "loss": f"{o.loss:.3f}",
+            "coin": f"{o.coin:.3f}",
+            "floor": f"{o.floor:.3f}",
+        }
+        for metric, o in observers.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def judged_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """`observers.judge` as a page shows it: one row a rival and rate, one column an observer."""
+    shares = pd.Series(_percent(judged["share"])) + " (" + _span(judged["low"], judged["high"]) + ")"
+    base = pd.DataFrame(
+        {
+            "against": [LABELS.get(rival, rival) for rival in judged["rival"]],
+            "its bitrate": [f"{ratio:.2f} x" for ratio in judged["ratio"]],
+            "observer": [LABELS.get(metric, metric) for metric in judged["observer"]],
+            "share": shares,
+        }
+    )
+    order = list(dict.fromkeys(base["observer"]))
+    wide = base.pivot(index=["against", "its bitrate"], columns="observer", values="share")[order]
+    wide.columns.name = None
+    return wide.reset_index()
+
+
+def observers_sentence(observers: dict[str, Observer]) -> Sentence:
+    """Which observers predict people better than a coin."""
+    parts = [
+        f"{LABELS.get(metric, metric)}: {o.loss:.3f} on {o.votes} choices, {o.outside} of {o.pairs} pairs between "
+        f"different codecs"
+        for metric, o in observers.items()
+    ]
+    good = [LABELS.get(metric, metric) for metric, o in observers.items() if o.loss < o.coin]
+    verdict = f"better than a coin only {', '.join(good)}" if good else "none is better than a coin"
+    return Sentence(
+        f"Loss for pairs left out of the fit (a coin: {np.log(2):.3f}): {'; '.join(parts)}. "
+        f"So of these observers {verdict}."
+    )
+
+
+def judged_sentence(table: pd.DataFrame, metric: str, ratio: float = 2.0) -> Sentence:
+    """What one observer expects at a multiple of the rate."""
+    rows = table[(table["observer"] == metric) & (table["asked"] == ratio)]
+    named = LABELS.get(metric, metric)
+    if rows.empty:
+        return Sentence(f"At {ratio:g} times the bitrate nothing was measured for the {named} observer.")
+    parts = [
+        f"{row.share:.0%} ({row.low:.0%} to {row.high:.0%}) against {LABELS.get(row.rival, row.rival)}"
+        for row in rows.itertuples()
+    ]
+    won = [LABELS.get(row.rival, row.rival) for row in rows.itertuples() if row.low > 0.5]
+    end = (
+        f"It prefers this codec to {', '.join(won)} there."
+        if won
+        else "It surely prefers this codec to none of them."
+    )
+    return Sentence(
+        f"With {ratio:g} times the bitrate for the others, the {named} observer expects {', '.join(parts)}. {end}"
+    )
+
+
+def paper_sentence() -> Sentence:
+    """What is known of the paper's own study."""
+    table = published.paper()
+    filled = sum(row.filled for row in table.rows)
+    state = (
+        f"{filled} of its rows are filled"
+        if filled
+        else "its cells are empty: nobody with the paper in hand has filled them"
+    )
+    return Sentence(
+        f"The paper claims ({table.claim_place}): {table.claim}. Its table is a template here; {state}."
+    )

@@ -1,0 +1,235 @@
+"""Model observers: a metric as a rater with noise. They are not people, and are never counted as people.
+
+An observer prefers one picture to another with the probability
+
+    logistic(slope * (q(one) - q(two))),
+
+q the metric turned so that more is better, on a logarithmic scale: PSNR as it is (dB), MS-SSIM as -10 log10(1 - x)
+(dB), distances (LPIPS, FID) as -ln x, so that a step counts in proportion. The one free number, the slope (the inverse
+of the noise), is fitted to the choices of real people.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+
+from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.evaluation.records import Record, Results
+from diffusion_codec.evaluation.tables import current
+from diffusion_codec.user_study import published
+from diffusion_codec.user_study.analysis import LEVEL, RESAMPLES
+
+LEAST_SLOPE = 0.0
+"""An observer whom people contradict guesses; it does not turn its metric round."""
+
+JUDGES = ("psnr", "ms-ssim", "lpips-alex")
+"""Metrics with human choices to fit to, of those that are measured photograph by photograph."""
+
+
+def quality(metric: str, value: float) -> float:
+    """A metric's value on the observers' scale. Raises BadInputError for a metric that has none."""
+    if metric == "psnr":
+        return value
+    if metric == "ms-ssim":
+        return -10 * math.log10(max(1 - value, 1e-6))
+    if metric.startswith("lpips") or metric in ("fid", "dists"):
+        return -math.log(max(value, 1e-6))
+    raise BadInputError(
+        f"no observer is defined for {metric}; there are psnr, ms-ssim, lpips-..., dists, fid"
+    )
+
+
+@dataclass(frozen=True)
+class Observer:
+    """A fitted observer and how well it predicts the people it was fitted to.
+
+    `slope` in logits per unit of quality with a 95 % interval (cluster-robust over raters); `fitted` is the slope
+    before it was kept from falling below zero. `agreement` is the share of the choices that went to the better value.
+    The losses are mean negative log likelihoods of a choice: of the observer when each pair of settings is left out of
+    the fit in turn, of a coin (ln 2), and of whoever knows each pair's share (the floor). `outside` pairs compare
+    different codecs.
+    """
+
+    metric: str
+    slope: float
+    low: float
+    high: float
+    fitted: float
+    pairs: int
+    outside: int
+    votes: int
+    agreement: float
+    loss: float
+    coin: float
+    floor: float
+
+    def prefers(self, one: float, two: float) -> float:
+        """Probability that the value `one` is preferred to `two`."""
+        difference = quality(self.metric, one) - quality(self.metric, two)
+        return float(1 / (1 + math.exp(-np.clip(self.slope * difference, -50, 50))))
+
+
+def fit(table: pd.DataFrame, values: Mapping[str, float], metric: str, codecs: Mapping[str, str]) -> Observer:
+    """Fit to comparisons of the conditions whose metric is known; `codecs` names the codec of each condition.
+
+    Raises BadInputError where no pair of them was compared.
+    """
+    known = table[table["one"].isin(values) & table["two"].isin(values)].copy()
+    if known.empty:
+        raise BadInputError(f"people compared no two conditions whose {metric} is known")
+    scale = {name: quality(metric, value) for name, value in values.items()}
+    first = np.minimum(known["one"], known["two"])
+    turned = known["one"] == first
+    known["first"], known["second"] = first, np.maximum(known["one"], known["two"])
+    known["won"] = np.where(turned, known["score"], 1 - known["score"]) * known["count"]
+    grouped = known.groupby(["first", "second", "rater"], as_index=False)[["won", "count"]].sum()
+    grouped["delta"] = grouped["first"].map(scale) - grouped["second"].map(scale)
+    slope, half = _slope(grouped)
+    pairs = grouped.groupby(["first", "second", "delta"], as_index=False)[["won", "count"]].sum()
+    votes = float(pairs["count"].sum())
+    share = pairs["won"] / pairs["count"]
+    left_out = [
+        max(
+            LEAST_SLOPE,
+            _slope(grouped[~((grouped["first"] == p.first) & (grouped["second"] == p.second))])[0],
+        )
+        for p in pairs.itertuples()
+    ]
+    better = np.where(pairs["delta"] > 0, pairs["won"], pairs["count"] - pairs["won"])
+    return Observer(
+        metric=metric,
+        slope=max(LEAST_SLOPE, slope),
+        low=max(LEAST_SLOPE, slope - half),
+        high=max(LEAST_SLOPE, slope + half),
+        fitted=slope,
+        pairs=len(pairs),
+        outside=sum(codecs[p.first] != codecs[p.second] for p in pairs.itertuples()),
+        votes=round(votes),
+        agreement=float(better.sum() / votes),
+        loss=_loss(pairs, 1 / (1 + np.exp(-np.array(left_out) * pairs["delta"]))),
+        coin=math.log(2),
+        floor=_loss(pairs, share.clip(1e-9, 1 - 1e-9)),
+    )
+
+
+def _slope(rows: pd.DataFrame) -> tuple[float, float]:
+    """Logistic regression without intercept on the quality difference, and half its interval; 0 without rows."""
+    if rows.empty:
+        return 0.0, math.inf
+    outcome = np.column_stack([rows["won"], rows["count"] - rows["won"]])
+    model = sm.GLM(outcome, rows[["delta"]], family=sm.families.Binomial())
+    groups = pd.factorize(rows["rater"])[0]
+    found = model.fit(cov_type="cluster", cov_kwds={"groups": groups}) if groups.max() else model.fit()
+    low, high = found.conf_int(1 - LEVEL).to_numpy()[0]
+    return float(found.params.iloc[0]), float(high - low) / 2
+
+
+def _loss(pairs: pd.DataFrame, probability: "pd.Series[float]") -> float:
+    won, lost = pairs["won"], pairs["count"] - pairs["won"]
+    return float(-(won * np.log(probability) + lost * np.log(1 - probability)).sum() / pairs["count"].sum())
+
+
+def from_people(metrics: Sequence[str] = JUDGES) -> dict[str, Observer]:
+    """Observers fitted to the HiFiC study, on published means of the metrics of its settings."""
+    table, facts = published.hific(), published.hific_metrics()
+    codecs = published.settings().set_index("label")["codec"].to_dict()
+    found = {}
+    for metric in metrics:
+        values = facts[facts["metric"] == metric].set_index("label")["value"].to_dict()
+        found[metric] = fit(table, values, metric, codecs)
+    return found
+
+
+def validation(observers: Mapping[str, Observer]) -> pd.DataFrame:
+    """How well each observer predicts people: one row a metric."""
+    rows = [
+        {
+            "metric": o.metric,
+            "pairs": o.pairs,
+            "of two codecs": o.outside,
+            "choices": o.votes,
+            "agreement": o.agreement,
+            "slope": o.fitted,
+            "low": o.low,
+            "high": o.high,
+            "loss": o.loss,
+            "coin": o.coin,
+            "floor": o.floor,
+        }
+        for o in observers.values()
+    ]
+    return pd.DataFrame(rows)
+
+
+def judge(
+    results: Results,
+    observers: Mapping[str, Observer],
+    codec: str,
+    rivals: Sequence[str],
+    bitrate: float,
+    ratios: Sequence[float],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What the observers expect of a codec at a rate against its rivals at multiples of that rate.
+
+    For every photograph the probability that the codec is preferred, then the mean over photographs; the interval
+    (95 %) resamples photographs and draws the slope from its own interval. Columns: rival, asked, ratio (of the real
+    files), observer, share, low, high, images. Rates that were not measured are left out; MissingDataError if none was.
+    """
+    rows = current(results)
+    rng = np.random.default_rng(seed)
+    found = []
+    for metric, observer in observers.items():
+        mine = _by_image(rows, codec, metric, bitrate)
+        for rival in rivals:
+            for ratio in ratios:
+                theirs = _by_image(rows, rival, metric, bitrate * ratio)
+                shared = sorted(mine.keys() & theirs.keys())
+                if shared:
+                    pairs = [(mine[image], theirs[image]) for image in shared]
+                    found.append({"rival": rival, "asked": ratio} | _verdict(observer, pairs, rng))
+    if not found:
+        raise MissingDataError(
+            f"{codec} at {bitrate:g} bits per pixel was not measured beside {', '.join(rivals)} at multiples of that "
+            "rate: run `make results`, or ask for a rate that was"
+        )
+    return pd.DataFrame(found).sort_values(["rival", "asked"], kind="stable", ignore_index=True)
+
+
+def _verdict(
+    observer: Observer, pairs: Sequence[tuple[Record, Record]], rng: np.random.Generator
+) -> dict[str, object]:
+    metric = observer.metric
+    difference = np.array(
+        [quality(metric, a.value or 0.0) - quality(metric, b.value or 0.0) for a, b in pairs]
+    )
+    ratio = np.exp(np.mean([math.log((b.bpp or math.nan) / (a.bpp or math.nan)) for a, b in pairs]))
+    spread = (observer.high - observer.low) / 3.92
+    slopes = np.maximum(LEAST_SLOPE, rng.normal(observer.slope, spread, RESAMPLES))
+    picks = rng.integers(0, len(pairs), (RESAMPLES, len(pairs)))
+    means = (1 / (1 + np.exp(-slopes[:, None] * difference[picks]))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    share = float((1 / (1 + np.exp(-observer.slope * difference))).mean())
+    return {
+        "ratio": float(ratio),
+        "observer": metric,
+        "share": share,
+        "low": float(low),
+        "high": float(high),
+        "images": len(pairs),
+    }
+
+
+def _by_image(rows: Sequence[Record], codec: str, metric: str, bpp: float) -> dict[str, Record]:
+    return {
+        row.image: row
+        for row in rows
+        if row.codec == codec
+        and row.metric == metric
+        and row.target_bpp is not None
+        and math.isclose(row.target_bpp, bpp, rel_tol=1e-6)
+    }

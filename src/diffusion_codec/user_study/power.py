@@ -1,0 +1,113 @@
+"""How many raters and photographs a study takes to show a preference."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.proportion import proportion_effectsize
+
+from diffusion_codec.errors import BadInputError
+
+
+def check(share: float, power: float, level: float) -> None:
+    """Raise BadInputError for what is no preference, power or confidence."""
+    for name, value in (("share", share), ("power", power), ("level", level)):
+        if not 0.5 < value < 1:
+            raise BadInputError(f"{name} is between 0.5 and 1, for example 0.6; not {value:g}")
+
+
+def votes_needed(share: float, power: float = 0.8, level: float = 0.95) -> int:
+    """Independent votes on one pair of conditions that tell a preference of `share` from no preference.
+
+    Two-sided, with Cohen's arcsine effect size (statsmodels).
+    """
+    check(share, power, level)
+    effect = proportion_effectsize(share, 0.5)
+    found = NormalIndPower().solve_power(effect, alpha=1 - level, power=power, ratio=0)
+    return math.ceil(float(found))
+
+
+def advice(images: int, pairs: int, trials: int, share: float, power: float, level: float) -> str:
+    """For a design: votes and sessions it takes, as one line."""
+    votes = votes_needed(share, power, level)
+    sessions = math.ceil(votes * pairs / trials)
+    return (
+        f"{images} photographs, {pairs} pairs of conditions, {trials} counted trials a session: to show a "
+        f"preference of {share:.0%} with a power of {power:.0%} at {level:.0%} confidence each pair takes {votes} "
+        f"votes, {sessions} sessions in all, if votes were independent; raters and photographs that differ take more "
+        "(see the book)"
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations, between raters and between photographs, of the share that prefers one condition."""
+
+    raters: float
+    images: float
+
+
+def between(won: NDArray[np.float64], seen: NDArray[np.float64]) -> float:
+    """Variance of the clusters' true shares beyond that of binomial chance (method of moments); may be negative.
+
+    Weighted by votes, so that rows of several pairs can be pooled by `pooled`.
+    """
+    return float(np.divide(*_moments(won, seen)))
+
+
+def _moments(won: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[float, float]:
+    """Numerator and denominator of the estimator: sum of n (p - P)^2 less its expectation under one share."""
+    total, part = seen.sum(), won.sum() / seen.sum()
+    excess = (seen * (won / seen - part) ** 2).sum() - (len(seen) - 1) * part * (1 - part)
+    # with true variance s2 the expectation of the sum grows by s2 times this, less the binomial part it takes away
+    return float(excess), float(total - (seen**2).sum() / total - (len(seen) - 1))
+
+
+def pooled(table: pd.DataFrame, cluster: str) -> float:
+    """The standard deviation of `between` over all pairs of conditions of a table of comparisons."""
+    first = np.minimum(table["one"], table["two"])
+    turned = table.assign(
+        first=first,
+        second=np.maximum(table["one"], table["two"]),
+        won=np.where(table["one"] == first, table["score"], 1 - table["score"]) * table["count"],
+    )
+    excess = weight = 0.0
+    for _, group in turned.groupby(["first", "second"]):
+        sums = group.groupby(cluster)[["won", "count"]].sum()
+        if len(sums) > 1:
+            moments = _moments(sums["won"].to_numpy(float), sums["count"].to_numpy(float))
+            excess, weight = excess + moments[0], weight + moments[1]
+    return math.sqrt(max(0.0, excess / weight)) if weight > 0 else 0.0
+
+
+def standard_error(share: float, raters: int, images: int, spread: Spread) -> float:
+    """Of the mean share, when every rater judges the pair once on every photograph; both are drawn from many."""
+    rest = max(0.0, share * (1 - share) - spread.raters**2 - spread.images**2)
+    return math.sqrt(spread.raters**2 / raters + spread.images**2 / images + rest / (raters * images))
+
+
+def power(share: float, raters: int, images: int, spread: Spread, level: float = 0.95) -> float:
+    """Probability that a two-sided test finds the preference (normal approximation)."""
+    check(share, 0.8, level)
+    error = standard_error(share, raters, images, spread)
+    return float(stats.norm.cdf((share - 0.5) / error - stats.norm.ppf((1 + level) / 2)))
+
+
+def raters_needed(
+    share: float, images: int, spread: Spread, wanted: float = 0.8, level: float = 0.95, limit: int = 10_000
+) -> int | None:
+    """The fewest raters that reach the power, None if not even `limit` do: then it takes more photographs."""
+    check(share, wanted, level)
+    low, high = 2, limit
+    if power(share, high, images, spread, level) < wanted:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle) if power(share, middle, images, spread, level) >= wanted else (middle + 1, high)
+        )
+    return low
