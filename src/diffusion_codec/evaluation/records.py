@@ -210,9 +210,9 @@ class Writer:
             write(self.path, Results())
             return Results()
         data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) != len(data):
-            self.path.write_bytes(whole)
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            os.truncate(self.path, whole)  # in place: writing it anew could itself be stopped
         return read(self.path)
 
     def append(self, records: Iterable[Record]) -> None:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.files import write_atomically
 from diffusion_codec.training import parallel
 from diffusion_codec.training.parallel import Share
 
