@@ -190,7 +190,7 @@ def train(recipe: Recipe, out: Path, stop_after: int | None = None) -> TrainingS
     out.mkdir(parents=True, exist_ok=True)
     if share.main:
         whole = parallel.whole(config, share).model_dump()
-        (out / "config.json").write_text(json.dumps(whole, indent=1))
+        write_atomically(out / "config.json", json.dumps(whole, indent=1).encode(), force=True)
     checkpoint = out / "state.safetensors"
     if checkpoint.exists():
         state.load(checkpoint)
