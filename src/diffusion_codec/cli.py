@@ -418,3 +418,6 @@ add_lazy_group("backbone", "diffusion_codec.backbone.cli:app", "The diffusion mo
 add_lazy_group(
     "evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates."
 )
+add_lazy_group(
+    "conformance", "diffusion_codec.conformance:app", "Check this or another decoder against golden files."
+)
