@@ -4,16 +4,17 @@ A row of the table is made by one test calling :func:`tally`'s fixture; ``make r
 writes the rows to data/results/robustness.json. Ordinary runs take small samples of the same cases.
 """
 
+import csv
 import json
 import multiprocessing
 import os
 import platform
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -21,6 +22,7 @@ from typing import Any
 
 FULL_VARIABLE = "DIFFUSION_CODEC_ROBUSTNESS"
 PROPERTY = "survival"
+ATTACKS = "Kept attacks"
 
 
 @dataclass(frozen=True)
@@ -142,16 +144,36 @@ def kill_at_random(work: Callable[[], Any], longest: float, source: Random) -> b
 
 
 def write_report(rows: list[Row], path: Path, seconds: float) -> None:
-    """The rows as JSON with what made them, and as a table for the book."""
+    """The rows as JSON with what made them, and beside it as two tables for the book: the counts, the kept attacks."""
     from diffusion_codec.evaluation.records import commit, versions
 
     about = {
         "commit": commit(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": versions() | {"hypothesis": sys.modules["hypothesis"].__version__},
+        "versions": versions() | {"hypothesis": version("hypothesis")},
         "seconds": round(seconds),
         "full": full(),
     }
     content = {"about": about, "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, table in tables(rows).items():
+        with path.with_name(f"{path.stem}_{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(table)
+
+
+def tables(rows: list[Row]) -> dict[str, list[list[str]]]:
+    """``cases``, with a last line of sums, and ``attacks``: header first, cells as they are shown."""
+    cases = [row for row in rows if row.group != ATTACKS]
+    attacks = [row for row in rows if row.group == ATTACKS]
+    if attacks:
+        refused = sum(row.refused for row in attacks)
+        cases.append(Row(ATTACKS, "see the table below", len(attacks), refused, refused=refused))
+    fields = ("tried", "injected", "refused", "accepted", "survived")
+    total = ["all", "", *(f"{sum(getattr(row, name) for row in cases):,}" for name in fields), ""]
+    header = ["", "what", "cases tried", "faults injected", "refused", "accepted", "survived", "note"]
+    lines = [
+        [row.group, row.what, *(f"{getattr(row, name):,}" for name in fields), row.note] for row in cases
+    ]
+    kept = [[*row.what.split(": ", 1), row.note] for row in attacks]
+    return {"cases": [header, *lines, total], "attacks": [["file", "what it is", "answer"], *kept]}

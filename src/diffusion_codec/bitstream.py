@@ -164,7 +164,7 @@ class Header:
 
 @dataclass(frozen=True)
 class DfcFile:
-    """A header and the two entropy-coded streams, either of which may be empty."""
+    """A header and the two entropy-coded streams; ``hyper`` may be empty, ``latent`` of no picture is."""
 
     header: Header
     hyper: bytes
@@ -204,6 +204,8 @@ def read(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DfcFile:
     running = crc32(data[: reader.position])
     hyper, running = _read_frame(reader, "hyper", running)
     latent, running = _read_frame(reader, "latent", running)
+    if not latent:  # its check sum is what covers the whole file
+        raise _damaged("its latent stream is empty")
     if reader.position != len(data):
         extra = len(data) - reader.position
         raise _damaged(f"{extra} bytes follow its end")

@@ -79,6 +79,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         reports_memory(app)(args=arguments, prog_name=PROGRAM)
     except DiffusionCodecError as error:
         _fail(str(error))
+    except OSError as error:  # a full disk, a folder that is read-only
+        _fail(f"'{error.filename}': {error.strerror}" if error.filename else error.strerror or str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

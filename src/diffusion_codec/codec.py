@@ -253,7 +253,8 @@ class Codec:
         )
         with watch.stage("entropy"):
             streams = self.weights.encode(z_hat, _side_information(header), dither)
-        data = bitstream.write(DfcFile(header, streams.hyper, streams.latent))
+        latent = streams.latent or b"\0"  # trailing zeros mean nothing; a stream is never empty
+        data = bitstream.write(DfcFile(header, streams.hyper, latent))
         return Compressed(data, _symbols_sha256(z_hat), dict(watch.seconds), quality)
 
     def symbols(self, file: DfcFile) -> Tensor:

@@ -97,8 +97,10 @@ def _make_site(project: Project, *, smoke: bool) -> None:
     """Build in a fresh folder every time: Sphinx repeats no warning about a page it has kept."""
     from diffusion_codec.book import site_check
 
-    work = project.build / "jupyter-book"
-    shutil.rmtree(work, ignore_errors=True)
+    for stale in project.build.glob("jupyter-book*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    # a name of its own: the process of a build that was killed may still write to its folder
+    work = project.build / f"jupyter-book-{os.getpid()}"
     book = project.stage / "book"
     jupyter_book = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", jupyter_book, "build", str(project.stage), "--path-output", str(work)]
