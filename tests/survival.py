@@ -20,6 +20,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 FULL_VARIABLE = "DIFFUSION_CODEC_ROBUSTNESS"
 PROPERTY = "survival"
 ATTACKS = "Kept attacks"
@@ -55,6 +57,9 @@ def full() -> bool:
 def amount(few: int, many: int) -> int:
     """``few`` cases in an ordinary run, ``many`` in the recorded one."""
     return many if full() else few
+
+
+LONG = pytest.mark.skipif(not full(), reason="starts many processes: make robustness")
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def test_memory_grows_no_faster_than_is_declared(codec: Codec, tally: Tally) -> 
         assert ended.value == (height, 2048, 3), ended
         return ended.peak_bytes
 
-    low, high = (1024, 2048) if amount(0, 1) else (256, 768)
+    low, high = 256, 768
     grown = (peak(high) - peak(low)) / (2048 * (high - low))
     assert grown <= BYTES_PER_PIXEL
     note = f"measured {grown:.0f} bytes a pixel of {BYTES_PER_PIXEL} declared"

@@ -26,7 +26,7 @@ from diffusion_codec.training.loop import train
 from tests.book.conftest import project as project
 from tests.book.test_book_site import small_book as small_book
 from tests.book.test_book_site import write_landing
-from tests.survival import Row, Tally, amount, duration, kill_at_random
+from tests.survival import LONG, Row, Tally, amount, duration, kill_at_random
 from tests.tiny import tiny_codec
 
 GROUP = "kill -9 at random moments"
@@ -181,6 +181,7 @@ def test_training(tmp_path: Path, tally: Tally) -> None:
     tally(Row(GROUP, "training", tried, tried, injected=hit, note=note))
 
 
+@LONG
 def test_notebooks(project: Project, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     """The part of ``make book`` that runs notebooks; kernels are processes of their own and outlive the kill."""
     monkeypatch.chdir(project.root)
@@ -193,19 +194,19 @@ def test_notebooks(project: Project, monkeypatch: pytest.MonkeyPatch, tally: Tal
         json.loads(project.executed("01_sums").read_text())
         return result.read_text() == "3"
 
-    kills = amount(1, 6)
-    tried, hit, ended = campaign(kills, work, lambda: shutil.rmtree(project.build), finished)
+    tried, hit, ended = campaign(4, work, lambda: shutil.rmtree(project.build), finished)
     note = f"{ended} runs brought to their end"
     tally(Row(GROUP, "make book: running notebooks", tried, tried, injected=hit, note=note))
 
 
+@LONG
 def test_site(small_book: Project, tally: Tally) -> None:
     """The part of ``make book`` that builds the site: at every moment a whole site, or none."""
     write_landing(small_book)
     html = small_book.build / "html"
     duration(lambda: builder.build(Project(small_book.root)))
     pages = {path.relative_to(html) for path in html.rglob("*.html")}
-    source, hit, survived, kills = Random(SEED), 0, 0, amount(1, 6)
+    source, hit, survived, kills = Random(SEED), 0, 0, 4
     for number in range(kills):
         page = small_book.root / "book" / "table.md"
         page.write_text(page.read_text() + f"\nBuild {number}.\n")

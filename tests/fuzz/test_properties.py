@@ -64,7 +64,7 @@ def file_of(mode: str, width: int, height: int) -> bytes:
 def test_pictures_of_every_mode_and_any_size(tally: Tally) -> None:
     seen = []
 
-    @exhaustive_settings(amount(60, 1500))
+    @exhaustive_settings(amount(40, 500))
     @given(mode=st.sampled_from(sorted(MODES)), width=sides, height=sides)
     def loads(mode: str, width: int, height: int) -> None:
         loaded = load_image(file_of(mode, width, height))
@@ -90,7 +90,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
 def test_there_and_back_at_any_size(codec: Codec, tally: Tally) -> None:
     seen = []
 
-    @exhaustive_settings(amount(6, 120))
+    @exhaustive_settings(amount(5, 40))
     @given(width=sides, height=sides, seed=st.none() | st.integers(0, 65535), grey=st.booleans())
     def there_and_back(width: int, height: int, seed: int | None, grey: bool) -> None:
         pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
