@@ -32,7 +32,7 @@ def load_changed(
     change(tensors)
     path = tmp_path / "changed.safetensors"
     meant = about_of(WEIGHTS / f"{name}.safetensors") if about is None else about
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, {"about": json.dumps(meant)})
+    save_file({k: v.copy(order="C") for k, v in tensors.items()}, path, {"about": json.dumps(meant)})
     codec_weights.load(path)
 
 

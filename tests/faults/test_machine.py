@@ -187,25 +187,27 @@ def test_read_only_folders(codec: Codec, photo: Path, tmp_path: Path, tally: Tal
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_mode & 0o005 != 0o005 and folder != Path(folder.anchor):
             folder.chmod(folder.stat().st_mode | 0o005)
-    answers = [
-        one_line(["compress", photo, closed / "a.dfc"], as_nobody),
-        one_line(["train", "denoiser", "--config", "smoke", "--out", closed / "run"], as_nobody),
-        one_line(["evaluate", "--smoke", "--codecs", "jpeg", "--out", closed / "deep" / "r.csv"], as_nobody),
+    (tmp_path / "cache").mkdir()
+    packed = tmp_path / "photo.dfc"
+    packed.write_bytes(codec.compress(np.asarray(Image.open(photo).convert("RGB"))).data)
+
+    def as_a_reader() -> None:
+        as_nobody()
+        os.environ["DIFFUSION_CODEC_CACHE"] = str(tmp_path / "cache")
+
+    commands: list[list[object]] = [
+        ["compress", photo, closed / "a.dfc"],
+        ["decompress", packed, closed / "a.png"],
+        ["evaluate", "--smoke", "--codecs", "jpeg", "--bitrates", "1.6", "--out", closed / "deep" / "r.csv"],
     ]
-    for answer in answers:
+    for arguments in commands:
+        answer = one_line(arguments, as_a_reader)
         assert is_one_line(answer, "closed"), answer
+    training = in_child(lambda: (as_a_reader(), denoiser_run(closed / "run")))
+    assert (training.error, "closed/run" in training.message) == ("PermissionError", True), training
     assert list(closed.iterdir()) == []
-    count = len(answers)
     tally(
-        Row(
-            READ_ONLY,
-            "compress, train, evaluate",
-            count,
-            count,
-            refused=count,
-            injected=count,
-            note="one line",
-        )
+        Row(READ_ONLY, "compress, decompress, evaluate, train", 4, 4, refused=4, injected=4, note="one line")
     )
 
 
@@ -312,7 +314,7 @@ def test_nothing_but_fetching_uses_the_network(tmp_path: Path, photo: Path, tall
 def test_the_guard_would_notice() -> None:
     def connect() -> None:
         no_sockets()
-        socket.create_connection(("127.0.0.1", 9))
+        socket.socket(socket.AF_INET)
 
     ended: Ended = in_child(connect)
     assert (ended.error, "the network is used" in ended.message) == ("RuntimeError", True)
@@ -325,15 +327,26 @@ def test_no_test_reaches_another_machine() -> None:
 
 
 def test_a_fetch_without_a_network_is_one_line(tmp_path: Path, tally: Tally) -> None:
-    def fetch() -> None:
-        os.environ |= {"DIFFUSION_CODEC_MIRROR": "", "DIFFUSION_CODEC_CACHE": str(tmp_path)}
+    def unplug() -> None:
+        def nobody_answers(*arguments: Any, **named: Any) -> None:
+            raise socket.gaierror(-3, "Temporary failure in name resolution")
 
-    answer = one_line(
-        ["evaluate", "--dataset", "kodak", "--codecs", "jpeg", "--out", tmp_path / "r.csv"], fetch
-    )
-    code, text = answer
+        os.environ |= {"DIFFUSION_CODEC_MIRROR": "", "DIFFUSION_CODEC_CACHE": str(tmp_path)}
+        socket.getaddrinfo = nobody_answers  # type: ignore[assignment]
+
+    arguments: list[object] = [
+        "evaluate",
+        "--dataset",
+        "kodak",
+        "--codecs",
+        "jpeg",
+        "--out",
+        tmp_path / "r.csv",
+    ]
+    code, text = one_line(arguments, unplug)
     assert code == 1
-    assert "kodak" in text
+    for words in ("error: kodak", "name resolution", "What to do"):
+        assert words in text
     tally(
         Row(
             "No network",

@@ -20,7 +20,7 @@ LARGEST = 600
 # Pillow's modes, each with a format that can hold it.
 MODES = {
     "1": "PNG", "L": "PNG", "P": "PNG", "LA": "PNG", "RGB": "PNG", "RGBA": "PNG", "I;16": "PNG", "I": "TIFF",
-    "PA": "GIF", "CMYK": "TIFF", "YCbCr": "TIFF", "LAB": "TIFF", "F": "TIFF", "RGBX": "TIFF", "I;16B": "TIFF",
+    "CMYK": "TIFF", "YCbCr": "TIFF", "LAB": "TIFF", "F": "TIFF", "RGBX": "TIFF", "I;16B": "TIFF",
 }  # fmt: skip
 sides = st.integers(1, LARGEST)
 
@@ -50,8 +50,8 @@ def picture(mode: str, width: int, height: int) -> Image.Image:
         return Image.fromarray(grey.astype(np.float32) / 255)
     if mode == "LAB":
         return Image.merge("LAB", [Image.fromarray(grey)] * 3)
-    if mode in ("PA", "RGBX"):
-        return Image.fromarray(grey).convert("P" if mode == "PA" else "RGB").convert(mode)
+    if mode == "RGBX":
+        return Image.fromarray(grey).convert("RGB").convert(mode)
     return Image.fromarray(grey).convert(mode)
 
 
