@@ -25,6 +25,23 @@ import pytest
 FULL_VARIABLE = "DIFFUSION_CODEC_ROBUSTNESS"
 PROPERTY = "survival"
 ATTACKS = "Kept attacks"
+GROUPS = (
+    "Golden files",
+    "Damaged files",
+    "Forged files",
+    "Sizes and modes",
+    "Limits",
+    "Loading",
+    "kill -9 at random moments",
+    "Full disk",
+    "Read-only folder",
+    "Little memory",
+    "Clock that jumps",
+    "No network",
+    "The same bytes",
+    ATTACKS,
+)
+"""The table's order."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +177,7 @@ def write_report(rows: list[Row], path: Path, seconds: float) -> None:
         "seconds": round(seconds),
         "full": full(),
     }
+    rows = sorted(rows, key=lambda row: (GROUPS.index(row.group), row.what))
     content = {"about": about, "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, table in tables(rows).items():

@@ -50,7 +50,7 @@ def test_sums() -> None:
         Row(ATTACKS, "f: g", 1, 1, 1),
     ]
     made = tables(rows)
-    assert made["cases"][-1] == ["all", "", "1,004", "0", "4", "1,000", "1,004", ""]
+    assert made["cases"][-1] == ["All", "1,004", "0", "4", "1,000", "1,004", ""]
     assert made["attacks"][1:] == [["f", "g", ""]]
 
 

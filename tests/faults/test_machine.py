@@ -240,7 +240,7 @@ def test_one_gibibyte_of_memory(side: int, fits: bool, tmp_path: Path, tally: Ta
         assert is_one_line((done.returncode, done.stderr), "memory"), done.stderr
     assert (tmp_path / "out.dfc").exists() == fits
     what = f"compress {side} x {side} pixels in 1 GiB of address space"
-    tally(Row("Little memory", what, 1, 1, refused=not fits, accepted=fits, injected=1))
+    tally(Row("Little memory", what, 1, 1, refused=int(not fits), accepted=int(fits), injected=1))
 
 
 def jumping_clock() -> None:
