@@ -193,10 +193,11 @@ def tables(rows: list[Row]) -> dict[str, list[list[str]]]:
         refused = sum(row.refused for row in attacks)
         cases.append(Row(ATTACKS, "see the table below", len(attacks), refused, refused=refused))
     fields = ("tried", "injected", "refused", "accepted", "survived")
-    total = ["all", "", *(f"{sum(getattr(row, name) for row in cases):,}" for name in fields), ""]
-    header = ["", "what", "cases tried", "faults injected", "refused", "accepted", "survived", "note"]
+    total = ["All", *(f"{sum(getattr(row, name) for row in cases):,}" for name in fields), ""]
+    header = ["", "cases tried", "faults injected", "refused", "accepted", "survived", "note"]
     lines = [
-        [row.group, row.what, *(f"{getattr(row, name):,}" for name in fields), row.note] for row in cases
+        [f"{row.group}: {row.what}", *(f"{getattr(row, name):,}" for name in fields), row.note]
+        for row in cases
     ]
     kept = [[*row.what.split(": ", 1), row.note] for row in attacks]
     return {"cases": [header, *lines, total], "attacks": [["file", "what it is", "answer"], *kept]}

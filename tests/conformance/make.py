@@ -24,6 +24,7 @@ from diffusion_codec.codec import Codec
 from diffusion_codec.conformance import header_fields
 from diffusion_codec.entropy.model import EntropyModel, SideInformation
 from diffusion_codec.parameter_estimation import ParameterEstimation
+from diffusion_codec.quantization import shared_dither
 from tests.fuzz.mutations import with_right_sums
 from tests.tiny import tiny_autoencoder, tiny_denoiser, write_tiny_backbone
 
@@ -36,10 +37,17 @@ def integers(shape: torch.Size, reach: int, seed: int) -> Tensor:
     return torch.randint(-reach, reach + 1, shape, generator=generator)
 
 
-def make_weights(path: Path, hyper_channels: int) -> None:
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "context": {},
+    "hyperprior": {"hyper_channels": 2},
+    "lattice": {"context": "lattice", "kernel": 7, "energy": 3},
+}
+
+
+def make_weights(path: Path, shape: dict[str, Any], dithered: bool) -> None:
     """An entropy model drawn from integers; P_phi, which no decoder runs, has zeros and its starting point."""
     estimation = ParameterEstimation()
-    entropy = EntropyModel(width=8, hyper_channels=hyper_channels, hyper_features=4)
+    entropy = EntropyModel(width=8, hyper_features=4, **shape)
     with torch.no_grad():
         for name, parameter in estimation.named_parameters():
             if name.startswith("layers"):
@@ -49,7 +57,14 @@ def make_weights(path: Path, hyper_channels: int) -> None:
             if name.endswith("logits"):
                 continue
             parameter.copy_(integers(parameter.shape, reach, seed) / 4096)
-    codec_weights.save(path, estimation, entropy, latent_space="stable-diffusion-1", variant="conformance")
+    codec_weights.save(
+        path,
+        estimation,
+        entropy,
+        latent_space="stable-diffusion-1",
+        variant="conformance",
+        dithered=dithered,
+    )
 
 
 @torch.no_grad()
@@ -94,11 +109,12 @@ def crafted(codec: Codec, header: Header, spread: int, places: dict[tuple[int, i
     for place, value in places.items():
         z[place] = value
     side = SideInformation(torch.tensor([header.alpha]), torch.tensor([header.timestep]))
-    streams = codec.weights.latent_coder.encode(z, side)
+    dither = torch.from_numpy(shared_dither(header.dither_seed or 0, tuple(z.shape)))
+    streams = codec.weights.encode(z, side, dither * (header.dither_seed is not None))
     return bitstream.write(DfcFile(header, streams.hyper, streams.latent))
 
 
-def good_files(context: Codec, hyper: Codec) -> dict[str, tuple[str, Codec, bytes]]:
+def good_files(context: Codec, hyper: Codec, lattice: Codec) -> dict[str, tuple[str, Codec, bytes]]:
     def header(codec: Codec, width: int, height: int, **fields: Any) -> Header:
         usual = {"timestep": 137, "alpha": (16, -9, 3, 40), "beta": (0, -5, 8, 127)}
         return Header(width, height, codec.weights.fingerprint, **usual | fields)
@@ -119,6 +135,16 @@ def good_files(context: Codec, hyper: Codec) -> dict[str, tuple[str, Codec, byte
         "grey": ("grey", context, context.compress(picture(40, 40), 70, grayscale=True).data),
         "dither": ("dithered", context, context.compress(picture(48, 40), 70, dither_seed=4321).data),
         "hyper": ("with a hyper stream", hyper, hyper.compress(picture(72, 56), 80).data),
+        "lattice": (
+            "four passes a channel, energies, means moved by the dither",
+            lattice,
+            lattice.compress(picture(80, 56), 80).data,
+        ),
+        "lattice-side-information": (
+            "the same with side information by channel and another seed",
+            lattice,
+            crafted(lattice, header(lattice, 57, 65, dither_seed=9), 9, {(1, 2, 3): -4000}),
+        ),
         "side-information": (
             "side information by channel",
             context,
@@ -207,15 +233,15 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     make_backbone(folder / "backbone")
     codecs = {}
-    for name, channels in (("context", 0), ("hyperprior", 2)):
-        make_weights(folder / "weights" / f"{name}.safetensors", channels)
+    for name, shape in WEIGHTS.items():
+        make_weights(folder / "weights" / f"{name}.safetensors", shape, dithered=name == "lattice")
         weights = codec_weights.load(folder / "weights" / f"{name}.safetensors")
         codecs[name] = Codec(Backbone.from_pretrained(folder / "backbone"), weights)
     names = {id(codec): f"weights/{name}.safetensors" for name, codec in codecs.items()}
     files, refused = [], []
     for kind in ("good", "bad"):
         (folder / kind).mkdir()
-    good = good_files(codecs["context"], codecs["hyperprior"])
+    good = good_files(*codecs.values())
     for name, (about, codec, data) in good.items():
         (folder / "good" / f"{name}.dfc").write_bytes(data)
         result, file = codec.decompress(data, STEPS), bitstream.read(data)

@@ -3,9 +3,11 @@
 ``python -m tests.conformance.second FILE WEIGHTS SYMBOLS`` writes the integers; status 1 for a file it refuses.
 """
 
+import json
 import sys
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from diffusion_codec import bitstream
@@ -16,7 +18,9 @@ def symbols(source: Path, weights: Path) -> bytes:
     """The integers as the manifest hashes them."""
     file = bitstream.read(source.read_bytes())
     assert file.header.weights_fingerprint == fingerprint(weights), "other weights"
-    return decode_symbols(file, load_file(weights)).astype("<i4").tobytes()
+    with safe_open(weights, "np") as opened:
+        about = json.loads(opened.metadata()["about"])
+    return decode_symbols(file, load_file(weights), about).astype("<i4").tobytes()
 
 
 if __name__ == "__main__":

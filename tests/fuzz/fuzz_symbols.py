@@ -16,7 +16,7 @@ import torch
 from tests.fuzz.mutations import with_right_sums
 
 WEIGHTS = Path(__file__).parents[1] / "conformance" / "1.0" / "weights"
-CODERS = {name: load(WEIGHTS / f"{name}.safetensors") for name in ("context", "hyperprior")}
+CODERS = {name: load(WEIGHTS / f"{name}.safetensors") for name in ("context", "hyperprior", "lattice")}
 SMALL = bitstream.Limits(max_side=256, max_pixels=2**12)
 
 
@@ -26,10 +26,10 @@ def one_input(data: bytes) -> None:
         file = bitstream.read(with_right_sums(data), SMALL)
         header = file.header
         wanted = [w for w in CODERS.values() if w.fingerprint == header.weights_fingerprint]
-        coder = (wanted or [CODERS["context"]])[0].latent_coder
+        weights = (wanted or [CODERS["context"]])[0]
         size = (-(-header.height // 8), -(-header.width // 8))
         side = SideInformation(torch.tensor([header.alpha]), torch.tensor([header.timestep]))
-        z_hat = coder.decode(Streams(file.hyper, file.latent), size, side)
+        z_hat = weights.decode(Streams(file.hyper, file.latent), size, side, torch.zeros(4, *size))
     except BadInputError:
         return
     assert z_hat.shape == (4, *size)

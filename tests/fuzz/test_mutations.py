@@ -99,7 +99,7 @@ def outcomes(files: list[bytes], pixels: bool) -> Ended:
     manifest = read_manifest(GOLDEN)
     codecs = {
         codec.weights.fingerprint: codec
-        for weights in ("context", "hyperprior")
+        for weights in ("context", "hyperprior", "lattice")
         for codec in [
             OwnDecoder._codec(GOLDEN / f"weights/{weights}.safetensors", GOLDEN / manifest.backbone)
         ]
