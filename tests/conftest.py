@@ -14,8 +14,8 @@ from PIL import Image
 from diffusion_codec.bitstream import DfcFile, Header
 from tests.survival import PROPERTY, Row, Tally, write_report
 
-# The tests that talk to a server of their own on this machine; the others open no connection at all.
-LOOPBACK = ("tests/test_fetch.py", "tests/backbone/", "tests/user_study/")
+# The tests that talk to a server or helpers of their own on this machine; the others open no connection at all.
+LOOPBACK = ("tests/test_fetch.py", "tests/backbone/", "tests/evaluation/test_helpers.py", "tests/user_study/")
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost", b"localhost", None)
 
 _now_running = ""
