@@ -27,19 +27,9 @@ from tests.book.conftest import project as project
 from tests.book.test_book_site import small_book as small_book
 from tests.book.test_book_site import write_landing
 from tests.survival import LONG, Row, Tally, amount, duration, kill_at_random
-from tests.tiny import tiny_codec
 
 GROUP = "kill -9 at random moments"
 SEED = 9
-
-
-@pytest.fixture
-def codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Codec:
-    """The command line with a small random codec that is loaded already."""
-    torch.set_num_threads(1)
-    made = tiny_codec(tmp_path / "weights")
-    monkeypatch.setattr(cli, "_load_codec", lambda *arguments: made)
-    return made
 
 
 def kill_command(

@@ -29,18 +29,9 @@ from diffusion_codec.fetch import _sha256
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.loop import train
 from tests.survival import Ended, Row, Tally, in_child
-from tests.tiny import tiny_codec
 
 FULL, READ_ONLY, CLOCK = "Full disk", "Read-only folder", "Clock that jumps"
 NOBODY = 65534
-
-
-@pytest.fixture
-def codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Codec:
-    torch.set_num_threads(1)
-    made = tiny_codec(tmp_path / "weights")
-    monkeypatch.setattr(cli, "_load_codec", lambda *arguments: made)
-    return made
 
 
 def one_line(
