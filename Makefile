@@ -29,6 +29,7 @@ DATASET ?= kodak
 SMOKE_FLAG := $(if $(filter-out 0,$(SMOKE)),--smoke)
 FORCE_FLAG := $(if $(filter-out 0,$(FORCE)),--force)
 PYTEST  ?= -q -n 2 --dist loadfile
+ROBUSTNESS := tests/conformance tests/fuzz tests/attacks tests/faults tests/test_limits.py
 
 help:  ## Show this list
 	@echo "Usage: make TARGET [NAME=value ...]"; echo
@@ -88,6 +89,23 @@ study: | $(READY)  ## Run a forced-choice study in the browser; its votes appear
 	$(BIN)/diffusion-codec study design build/study --keep
 	$(BIN)/diffusion-codec study serve build/study
 
+robustness: | $(READY)  ## Attack and kill the program in full: data/results/robustness.json (a part runs in `make test`)
+	DIFFUSION_CODEC_ROBUSTNESS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile \
+	  --robustness-report data/results/robustness.json $(ROBUSTNESS)
+	@$(MAKE) --no-print-directory seal
+
+FUZZ_SECONDS ?= 60
+fuzz: | $(READY)  ## Fuzz the decoder, guided by coverage, FUZZ_SECONDS=60 each target (installs atheris; Python 3.11 to 3.13)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt atheris==3.0.0
+	@mkdir -p build/fuzz/info build/fuzz/symbols
+	$(BIN)/python -m tests.fuzz.fuzz_info -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -rss_limit_mb=2048 \
+	  -timeout=10 -artifact_prefix=build/fuzz/ build/fuzz/info tests/conformance/1.0/good tests/attacks/kept
+	$(BIN)/python -m tests.fuzz.fuzz_symbols -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -rss_limit_mb=2048 \
+	  -timeout=20 -artifact_prefix=build/fuzz/ build/fuzz/symbols tests/conformance/1.0/good
+
+audit-packages: | $(READY)  ## Look the tested versions up in the database of known vulnerabilities (needs the network)
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 lock: | $(READY)  ## Write the installed versions to constraints.txt (after changing pyproject.toml)
 	@{ echo "# Tested versions of everything installed; written by 'make lock' (ranges: pyproject.toml)."; \
 	  $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed -e 's/+[a-z0-9.]*$$//' -e '/^pip==/d'; } > constraints.tmp
@@ -107,4 +125,4 @@ $(READY):
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'
 	@rm -f $(VENV)/.ready-* && touch $@
 
-.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal study lock clean
+.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal study robustness fuzz audit-packages lock clean

@@ -1,12 +1,88 @@
-"""Pictures and files that several tests need."""
+"""Pictures and files that several tests need; no test reaches the network; rows for the table of robustness."""
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_codec.bitstream import DfcFile, Header
+from tests.survival import PROPERTY, Row, Tally, write_report
+
+# The tests that talk to a server or helpers of their own on this machine; the others open no connection at all.
+LOOPBACK = ("tests/test_fetch.py", "tests/backbone/", "tests/evaluation/test_helpers.py", "tests/user_study/")
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost", b"localhost", None)
+
+_now_running = ""
+
+
+class NetworkUsedError(RuntimeError):
+    """A test wanted to connect to a machine."""
+
+
+def _watch_network(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None  # a name in the file system
+        is_local = not isinstance(address, tuple)
+    elif event == "socket.getaddrinfo":
+        host, is_local = arguments[0], False
+    else:
+        return
+    if not is_local and not (host in LOOPBACK_HOSTS and _now_running.startswith(LOOPBACK)):
+        raise NetworkUsedError(f"{_now_running or 'collecting the tests'} wants to reach {host!r}: {event}")
+
+
+sys.addaudithook(_watch_network)
+
+
+@pytest.fixture(autouse=True)
+def _name_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    global _now_running
+    _now_running = request.node.nodeid
+    yield
+    _now_running = ""
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Tally:
+    """Adds a row to the table of robustness, and fails unless all of its cases survived."""
+
+    def add(row: Row) -> None:
+        record_property(PROPERTY, asdict(row))
+        assert row.survived == row.tried > 0, row
+
+    return add
+
+
+class _Report:
+    """Collects the rows of all tests, also from other processes, and writes them at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.started = path, list[Row](), time.monotonic()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            rows = [value for name, value in report.user_properties if name == PROPERTY]
+            self.rows += [Row(**row) for row in rows]
+
+    def pytest_sessionfinish(self) -> None:
+        write_report(self.rows, self.path, time.monotonic() - self.started)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--robustness-report", type=Path, help="write the rows of the robustness tests here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--robustness-report")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Report(path))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from binascii import crc_hqx
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -48,12 +49,16 @@ headers = st.builds(
     dither_seed=st.none() | st.integers(0, 2**16 - 1),
     grayscale=st.booleans(),
 )
-files = st.builds(DfcFile, header=headers, hyper=st.binary(max_size=300), latent=st.binary(max_size=300))
+files = st.builds(
+    DfcFile, header=headers, hyper=st.binary(max_size=300), latent=st.binary(min_size=1, max_size=300)
+)
 
 
-def with_header_crc(head: bytes, rest: bytes = b"\x00\x00") -> bytes:
-    """A file of the given header bytes with the check sum that fits them."""
-    return head + crc_hqx(head, 0).to_bytes(2, "little") + rest
+def with_header_crc(head: bytes) -> bytes:
+    """A file of the given header bytes and a latent stream of one byte, with the check sums that fit them."""
+    data = head + crc_hqx(head, 0).to_bytes(2, "little")
+    frames = b"\x00\x01\x00"
+    return data + frames + crc32(data + frames).to_bytes(4, "little")
 
 
 @given(files)
@@ -79,7 +84,7 @@ def test_every_truncation_is_noticed(small_dfc: DfcFile) -> None:
         read(b"")
 
 
-@pytest.mark.parametrize("streams", [(b"hyper\r\n\x00", bytes(range(40))), (b"", b"abc"), (b"", b"")])
+@pytest.mark.parametrize("streams", [(b"hyper\r\n\x00", bytes(range(40))), (b"", b"abc"), (b"", b"\0")])
 def test_every_change_of_a_byte_is_noticed(small_dfc: DfcFile, streams: tuple[bytes, bytes]) -> None:
     data = write(dataclasses.replace(small_dfc, hyper=streams[0], latent=streams[1]))
     for position in range(len(data)):
@@ -99,6 +104,14 @@ def test_every_inserted_or_removed_byte_is_noticed(small_dfc: DfcFile) -> None:
             read(data[:position] + b"\x80" + data[position:])
     with pytest.raises(CorruptFileError, match="1 bytes follow"):
         read(data + b"\x00")
+
+
+def test_a_header_alone_is_no_file(small_dfc: DfcFile) -> None:
+    """Only the latent's check sum covers all: a file cut back to its header and closed with zeros must not pass."""
+    with pytest.raises(CorruptFileError, match="latent stream is empty"):
+        read(write(DfcFile(small_dfc.header, b"", b"")))
+    with pytest.raises(CorruptFileError, match="latent stream is empty"):
+        read(write(dataclasses.replace(small_dfc, latent=b"")))
 
 
 def test_streams_of_two_files_do_not_mix(small_dfc: DfcFile) -> None:
@@ -165,7 +178,7 @@ def test_absurd_sizes_are_refused_before_anything_is_read(small_dfc: DfcFile) ->
         header = dataclasses.replace(small_dfc.header, width=width, height=height)
         with pytest.raises(LimitExceededError, match="scale it down"):
             read(write(DfcFile(header, b"", b"")))
-    wide = DfcFile(dataclasses.replace(small_dfc.header, width=16385), b"", b"")
+    wide = DfcFile(dataclasses.replace(small_dfc.header, width=16385), b"", b"\0")
     assert read(write(wide), Limits(max_side=16385)) == wide
     with pytest.raises(LimitExceededError, match="at most 20 are"):
         read(write(small_dfc), Limits(max_file_bytes=20))

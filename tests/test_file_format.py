@@ -165,6 +165,10 @@ def decode_pass(
     return values
 
 
+def fingerprint(weights: Path) -> bytes:
+    return hashlib.sha256(weights.read_bytes()).digest()[:4]
+
+
 def test_the_example_is_what_the_reference_writes() -> None:
     block = re.search(r"```text\n(c4 46 .*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert block
@@ -200,7 +204,7 @@ def test_a_second_implementation_decodes_the_same_symbols(
     with safe_open(path, "np") as opened:
         about = json.loads(opened.metadata()["about"])
     weights = codec_weights.load(path)
-    assert hashlib.sha256(path.read_bytes()).digest()[:4] == weights.fingerprint
+    assert fingerprint(path) == weights.fingerprint
     z = np.rint(np.random.default_rng(1).normal(0, spread, (4, 6, 9))).astype(np.int64)
     z[2, 3, 4], z[3, 0, 0] = 5000, -16384  # escapes
     side = SideInformation(torch.tensor([alpha]), torch.tensor([timestep]))

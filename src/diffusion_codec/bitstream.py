@@ -20,6 +20,7 @@ SEED_LEVELS = 2**16
 MAX_TIMESTEP = 999
 _VARINT_BYTES = 5
 _VARINT_LIMIT = 2**32
+_CHANNELS, _STRIDE = 4, 8
 
 _FINGERPRINT_BYTES = 4
 _PREFIX = struct.Struct("<BB")  # version, flags
@@ -65,25 +66,55 @@ _KNOWN_REQUIRED_FLAGS = int(Flag.DITHER)
 class Limits:
     """The largest input that is accepted; every bound is checked before memory is set aside for it.
 
-    Units: ``max_side`` in pixels, ``max_pixels`` in pixels, ``max_file_bytes`` for a .dfc file and
-    ``max_picture_bytes`` for a source picture read from a pipe, both in bytes.
+    Units: ``max_side`` and ``max_pixels`` in pixels; ``max_symbols`` integers of the latent; ``max_steps``
+    denoising steps; ``max_memory_bytes`` for what grows with the picture (``BYTES_PER_PIXEL``), beyond the
+    models and one tile; ``max_file_bytes`` for a .dfc file and ``max_picture_bytes`` for a source picture
+    read from a pipe, both in bytes.
     """
 
     max_side: int = 16384
     max_pixels: int = 2**27
+    max_symbols: int = 2**24
+    max_steps: int = 1000
+    max_memory_bytes: int = 2**34
     max_file_bytes: int = 2**28
     max_picture_bytes: int = 2**30
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise LimitExceededError for a picture of more pixels, in all or on a side, than allowed."""
+        """Raise LimitExceededError for a picture of more pixels, symbols or memory than allowed."""
         if max(width, height) > self.max_side or width * height > self.max_pixels:
             raise LimitExceededError(
                 f"the picture is {width} x {height} pixels; at most {self.max_side} a side and "
                 f"{self.max_pixels} in all are accepted: scale it down or cut it up"
             )
+        symbols = symbol_count(width, height)
+        if symbols > self.max_symbols:
+            raise LimitExceededError(
+                f"the picture's latent has {symbols} symbols; at most {self.max_symbols} are accepted: "
+                "scale it down or cut it up"
+            )
+        memory = BYTES_PER_PIXEL * width * height
+        if memory > self.max_memory_bytes:
+            raise LimitExceededError(
+                f"a picture of {width} x {height} pixels may take {memory} bytes of memory; at most "
+                f"{self.max_memory_bytes} are accepted: scale it down or cut it up"
+            )
+
+    def check_steps(self, steps: int) -> None:
+        """Raise LimitExceededError for a number of denoising steps outside 0 to ``max_steps``."""
+        if not 0 <= steps <= self.max_steps:
+            raise LimitExceededError(f"{steps} denoising steps; 0 to {self.max_steps} are accepted")
 
 
 DEFAULT_LIMITS = Limits()
+
+BYTES_PER_PIXEL = 80
+"""Memory that coding and decoding take for each pixel at most; a test measures it."""
+
+
+def symbol_count(width: int, height: int) -> int:
+    """Integers in the latent of a picture: 4 channels, one position for each started 8 x 8 pixels."""
+    return _CHANNELS * -(-width // _STRIDE) * -(-height // _STRIDE)
 
 
 @dataclass(frozen=True)
@@ -133,7 +164,7 @@ class Header:
 
 @dataclass(frozen=True)
 class DfcFile:
-    """A header and the two entropy-coded streams, either of which may be empty."""
+    """A header and the two entropy-coded streams; ``hyper`` may be empty, ``latent`` of no picture is."""
 
     header: Header
     hyper: bytes
@@ -173,6 +204,8 @@ def read(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DfcFile:
     running = crc32(data[: reader.position])
     hyper, running = _read_frame(reader, "hyper", running)
     latent, running = _read_frame(reader, "latent", running)
+    if not latent:  # its check sum is what covers the whole file
+        raise _damaged("its latent stream is empty")
     if reader.position != len(data):
         extra = len(data) - reader.position
         raise _damaged(f"{extra} bytes follow its end")

@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from diffusion_codec import __version__, bitstream
-from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.errors import DiffusionCodecError, reports_memory
 from diffusion_codec.files import STANDARD_STREAM, check_target, describe, read_bytes, write_atomically
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Pillow logs what it then raises; users get the one line of the error.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
-        app(args=arguments, prog_name=PROGRAM)
+        reports_memory(app)(args=arguments, prog_name=PROGRAM)
     except DiffusionCodecError as error:
         _fail(str(error))
-    except MemoryError:
-        _fail("not enough memory for this picture: scale it down or cut it up")
+    except OSError as error:  # a full disk, a folder that is read-only
+        _fail(f"'{error.filename}': {error.strerror}" if error.filename else error.strerror or str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
@@ -190,6 +190,7 @@ def decompress(
         typer.Option(metavar="N", min=0, help="Denoising steps; 0 leaves the quantisation noise in."),
     ] = None,
     backbone: BackboneOption = "mini",
+    codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "float32",
     compiled: CompileOption = False,
@@ -200,6 +201,7 @@ def decompress(
 ) -> None:
     """Decompress the .dfc file IN to the picture OUT.
 
+    The embedded codec weights are found by the file's fingerprint; a file of others needs --codec-weights.
     The picture's format is that of OUT's suffix: .png, .tif, .bmp, .ppm, .webp or .jpg; PNG for -.
     """
     _check_pair(source, target)
@@ -214,7 +216,7 @@ def decompress(
     _make_ready(backbone)
     with _progress(2) as show:
         run = (precision, compiled, offload, low_memory)
-        codec = _load_codec(backbone, device, run, show, clock)
+        codec = _load_codec(backbone, device, run, show, clock, codec_weights)
         show("decompressing")
         result = codec.decompress(data, steps=steps)
         clock.add(result.seconds)
@@ -418,4 +420,7 @@ add_lazy_group("backbone", "diffusion_codec.backbone.cli:app", "The diffusion mo
 add_lazy_group("study", "diffusion_codec.user_study.cli:app", "Run a forced-choice study in a browser.")
 add_lazy_group(
     "evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates."
+)
+add_lazy_group(
+    "conformance", "diffusion_codec.conformance:app", "Check this or another decoder against golden files."
 )

@@ -24,7 +24,7 @@ from diffusion_codec.bitstream import DEFAULT_LIMITS, DfcFile, Header, Limits
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.coder import Streams
 from diffusion_codec.entropy.model import CHANNELS, SideInformation
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, reports_memory
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE
 
 DEFAULT_STEPS = 3
@@ -120,6 +120,7 @@ class Codec:
         loaded = codec_weights.load(path if path.is_file() else codec_weights.embedded_weights(str(weights)))
         return cls(Backbone.from_pretrained(backbone, device, run), loaded)
 
+    @reports_memory
     @torch.inference_mode()
     def compress(
         self,
@@ -140,6 +141,7 @@ class Codec:
         y = self._analyse(pixels, watch)
         return self._encode(y, pixels.shape, quality, grayscale, watch, dither_seed)
 
+    @reports_memory
     @torch.inference_mode()
     def compress_to_size(self, pixels: np.ndarray, max_bytes: int, *, grayscale: bool = False) -> Compressed:
         """The best file of at most ``max_bytes`` bytes, by bisection on real files.
@@ -172,6 +174,7 @@ class Codec:
                 best = trial
         return Compressed(best.data, best.symbols_sha256, dict(watch.seconds), best.quality)
 
+    @reports_memory
     @torch.inference_mode()
     def decompress(
         self, data: bytes, steps: int | None = None, limits: Limits = DEFAULT_LIMITS
@@ -180,26 +183,34 @@ class Codec:
 
         Args:
             steps: DDIM steps; None for the default, 0 decodes the dequantised latent as it is.
-            limits: sizes above these are refused before anything is allocated.
+            limits: sizes and steps above these are refused before anything is allocated.
 
         Raises:
-            BadInputError: a damaged or foreign file, or one made with other codec weights.
+            BadInputError: a damaged or foreign file, one made with other codec weights, or one above the limits.
+            OutOfMemoryError: the machine cannot hold the picture.
         """
         watch = Stopwatch(self.backbone.device)
+        steps = DEFAULT_STEPS if steps is None else steps
+        limits.check_steps(steps)
         file = bitstream.read(data, limits)
         header = file.header
         with watch.stage("entropy"):
             z_hat = self.symbols(file)
         y_hat, t = self._dequantise(z_hat, header)
         with watch.stage("denoise"):
-            y_0 = self.backbone.denoise(y_hat, t, DEFAULT_STEPS if steps is None else steps)
+            y_0 = self.backbone.denoise(y_hat, t, steps)
         with watch.stage("decode"):
             x_hat = self.backbone.decode(y_0)
+            if not torch.isfinite(x_hat).all():
+                raise BadInputError(
+                    "the file's latent is so large that this model makes no picture of it: no encoder writes such"
+                )
             decoded = _to_pixels(x_hat[..., : header.height, : header.width])
         if header.grayscale:
             decoded = _to_gray(decoded)
         return Decompressed(decoded, header.grayscale, _symbols_sha256(z_hat), watch.seconds)
 
+    @reports_memory
     @torch.inference_mode()
     def autoencode(self, pixels: np.ndarray) -> np.ndarray:
         """D(E(x)) without quantisation: the ceiling no file of this backbone can pass."""
@@ -208,6 +219,7 @@ class Codec:
 
     def _analyse(self, pixels: np.ndarray, watch: Stopwatch) -> Tensor:
         """y = E(x), (1, 4, ceil(H/8), ceil(W/8)); the border is repeated up to a multiple of 8."""
+        DEFAULT_LIMITS.check_size(pixels.shape[1], pixels.shape[0])  # or nobody could read the file
         with watch.stage("encode"):
             return self.backbone.encode(_from_pixels(pixels).to(self.backbone.device))
 
@@ -241,7 +253,8 @@ class Codec:
         )
         with watch.stage("entropy"):
             streams = self.weights.encode(z_hat, _side_information(header), dither)
-        data = bitstream.write(DfcFile(header, streams.hyper, streams.latent))
+        latent = streams.latent or b"\0"  # trailing zeros mean nothing; a stream is never empty
+        data = bitstream.write(DfcFile(header, streams.hyper, latent))
         return Compressed(data, _symbols_sha256(z_hat), dict(watch.seconds), quality)
 
     def symbols(self, file: DfcFile) -> Tensor:

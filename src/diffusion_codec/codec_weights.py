@@ -9,10 +9,11 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,11 +28,15 @@ from diffusion_codec.entropy.fixed_point import (
     FixedPointConv2d,
     on_grid,
 )
-from diffusion_codec.entropy.model import EntropyModel, SideInformation
+from diffusion_codec.entropy.model import Context, EntropyModel, SideInformation
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.parameter_estimation import ParameterEstimation
 
 FINGERPRINT_BYTES = 4
+MAX_BYTES = 2**28
+MAX_ABOUT = 2**16
+_STORED_TYPES = (torch.int16, torch.int32, torch.float16, torch.float32)
+Network = TypeVar("Network", ParameterEstimation, EntropyModel)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def of_fingerprint(fingerprint: bytes) -> CodecWeights:
             return load(path)
     raise BadInputError(
         f"the file was made with codec weights {fingerprint.hex()}, which this release does not have: use the "
-        "release of diffusion-codec that made it, or name the weights' file"
+        "release of diffusion-codec that made it, or name the weights' file (--codec-weights)"
     )
 
 
@@ -135,33 +140,111 @@ def save(
 
 
 def load(path: Path) -> CodecWeights:
-    """Read a file :func:`save` wrote.
+    """Read a file :func:`save` wrote, trusting nothing in it: shapes are compared before a network is made.
 
     Raises:
-        BadInputError: not such a file, or tensors missing or of other shapes.
+        BadInputError: not such a file, or parts of it missing, of other shapes, not finite or no probabilities.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
+            about = _About.model_validate_json((file.metadata() or {}).get("about", "")[:MAX_ABOUT])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        estimation = ParameterEstimation(**about["parameter_estimation"])
-        estimation.load_state_dict(_part(tensors, "parameter_estimation.", torch.float32))
-        entropy = EntropyModel(**about["entropy"]).double()
-        entropy.load_state_dict(_off_grid(_part(tensors, "entropy.", torch.float64), entropy))
-        gaussian = tensors["tables.gaussian"].numpy()
-        hyper = tensors["tables.hyper"].numpy() if "tables.hyper" in tensors else None
+        estimation = _filled(
+            ParameterEstimation, about.parameter_estimation, tensors, "parameter_estimation."
+        )
+        entropy = _filled(EntropyModel, about.entropy.model_dump(), tensors, "entropy.")
+        coder = LatentCoder(entropy, *_checked_tables(tensors, entropy))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise BadInputError(f"{path} does not hold codec weights: {error}") from error
-    coder = LatentCoder(entropy, gaussian, hyper)
     estimation.eval().requires_grad_(False)
     return CodecWeights(
-        estimation,
-        coder,
-        _fingerprint(path),
-        about["latent_space"],
-        about["variant"],
-        about.get("dithered", False),
+        estimation, coder, _fingerprint(path), about.latent_space, about.variant, about.dithered
     )
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _EntropyShape(_Closed):
+    """The entropy model's arguments; what no tensor's shape bounds is bounded here."""
+
+    width: int = Field(ge=1, le=4096)
+    hyper_channels: int = Field(ge=0, le=4096)
+    hyper_features: int = Field(ge=0, le=4096)
+    context: Context = "checkerboard"
+    kernel: Literal[1, 3, 5, 7, 9, 11, 13, 15] = 5
+    energy: Literal[0, 1, 3, 5, 7, 9, 11, 13, 15] = 0
+
+
+class _About(_Closed):
+    """The metadata of the file."""
+
+    parameter_estimation: dict[str, bool]
+    entropy: _EntropyShape
+    latent_space: str
+    variant: str
+    dithered: bool = False
+
+
+def _filled(
+    network: type[Network], config: dict[str, Any], tensors: dict[str, Tensor], prefix: str
+) -> Network:
+    """The network of ``config`` with the tensors under ``prefix``; ValueError if they do not fit it exactly."""
+    with torch.device("meta"):  # a size that the file only claims costs nothing
+        shapes = {name: value.shape for name, value in network(**config).state_dict().items()}
+    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    odd = sorted(k for k, v in found.items() if v.dtype not in _STORED_TYPES)
+    if odd:
+        raise ValueError(f"{prefix}{odd[0]} is of type {found[odd[0]].dtype}")
+    wrong = sorted(
+        k for k in shapes.keys() | found.keys() if k not in found or found[k].shape != shapes.get(k)
+    )
+    if wrong:
+        raise ValueError(
+            f"{prefix}{wrong[0]} is missing, unexpected or of another shape than its metadata say"
+        )
+    filled = network(**config)
+    if isinstance(filled, EntropyModel):
+        filled = filled.double()
+        found = _off_grid({k: v.double() for k, v in found.items()}, filled)
+    for name, value in found.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{prefix}{name} has values that are not finite")
+    filled.load_state_dict(found)
+    return filled
+
+
+def _checked_tables(
+    tensors: dict[str, Tensor], entropy: EntropyModel
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The stored probability tables; ValueError unless every row has positive integers that sum to 2^22.
+
+    Levels and reach of the Gaussian tables are the file's own choice.
+    """
+    names = ["tables.gaussian", *(["tables.hyper"] if entropy.hyperprior is not None else [])]
+    found = {name: tensors[name] for name in tensors if name.startswith("tables.")}
+    if sorted(found) != names:
+        raise ValueError(f"its tables are {sorted(found)}, expected {names}")
+    for name, table in found.items():
+        rows = table.long()
+        if table.dtype != torch.int32 or not _is_shaped(name, tuple(table.shape), entropy):
+            raise ValueError(f"{name} is {table.dtype} {list(table.shape)}, which no encoder writes")
+        if int(rows.min()) < 1 or not bool((rows.sum(-1) == tables.TOTAL).all()):
+            raise ValueError(f"{name} does not hold positive frequencies that sum to {tables.TOTAL}")
+    hyper = found.get("tables.hyper")
+    return found["tables.gaussian"].numpy(), None if hyper is None else hyper.numpy()
+
+
+def _is_shaped(name: str, shape: tuple[int, ...], entropy: EntropyModel) -> bool:
+    if name == "tables.hyper":
+        return entropy.hyperprior is not None and shape == tuple(entropy.hyperprior.logits.shape)
+    if len(shape) != 3:
+        return False
+    levels, fractions, symbols = shape
+    return 1 <= levels <= 1024 and fractions == tables.MEAN_FRACTIONS and symbols >= 4 and symbols % 2 == 0
 
 
 def _grid_parameters(entropy: EntropyModel) -> dict[str, tuple[int, float]]:
@@ -173,10 +256,6 @@ def _grid_parameters(entropy: EntropyModel) -> dict[str, tuple[int, float]]:
             grid[f"{name}.weight"] = (WEIGHT_BITS, WEIGHT_LIMIT - 2.0**-WEIGHT_BITS)
             grid[f"{name}.bias"] = (WEIGHT_BITS + ACTIVATION_BITS, ACTIVATION_LIMIT)
     return grid
-
-
-def _part(tensors: dict[str, Tensor], prefix: str, dtype: torch.dtype) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v.to(dtype) for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _off_grid(state: dict[str, Tensor], entropy: EntropyModel) -> dict[str, Tensor]:

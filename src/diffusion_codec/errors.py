@@ -1,5 +1,19 @@
 """Errors a user can act on: each message says what was given, what was expected and what to do."""
 
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# torch tells of memory only in words
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|not enough memory|bad_alloc|could not create a (?:memory|primitive)",
+    re.IGNORECASE,
+)
+
 
 class DiffusionCodecError(Exception):
     """Base of every error this package raises on purpose; the command line prints it as one line."""
@@ -15,3 +29,24 @@ class LimitExceededError(BadInputError):
 
 class MissingDataError(DiffusionCodecError, FileNotFoundError):
     """A data set or weight file is neither in the mirror, nor in the cache, nor can be fetched."""
+
+
+class OutOfMemoryError(DiffusionCodecError, MemoryError):
+    """The machine, or the limit it was given, has not enough memory for this picture."""
+
+
+def reports_memory(function: Callable[P, R]) -> Callable[P, R]:
+    """Raise OutOfMemoryError for whatever a library raises when memory runs out in ``function``."""
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+                raise OutOfMemoryError(
+                    "not enough memory for this picture: scale it down or cut it up"
+                ) from error
+            raise
+
+    return guarded

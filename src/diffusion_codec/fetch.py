@@ -8,8 +8,11 @@ an installed package. Nothing is used before its SHA-256 is right, and nothing i
 import hashlib
 import logging
 import os
+import shutil
+import stat
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,9 +20,10 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from diffusion_codec._download import DownloadError, download, from_package
+from diffusion_codec._download import DownloadError, download, from_package, quarantine, writing
 from diffusion_codec._download import sha256_of as sha256_of
 from diffusion_codec.errors import BadInputError, MissingDataError
 
@@ -28,6 +32,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, Field(pattern=r"^https?://")]
 Size = Annotated[int, Field(ge=0)]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+MAX_EXPANSION = 8
+"""Photographs are compressed already: an archive that grows more than this is no archive of photographs."""
 
 logger = logging.getLogger(__name__)
 
@@ -253,12 +259,17 @@ class Store:
         if not entry.archives:
             return None
         folder = self.cache_folder(name)
-        for archive in entry.archives:
-            held = self.cache / "archives" / PurePosixPath(archive.source).name
-            download([archive.source], held, archive.sha256, archive.bytes)
-            _unpack_images(held, folder)
-            held.unlink()
-        return self._fetched(name, entry)
+        with writing(folder), FileLock(f"{folder}.lock"):
+            if _check(entry, folder)[0] is None:  # another process was faster
+                return self._fetched(name, entry)
+            if folder.exists():
+                quarantine(folder, name)
+            for archive in entry.archives:
+                held = self.cache / "archives" / PurePosixPath(archive.source).name
+                download([archive.source], held, archive.sha256, archive.bytes)
+                unpack_images(held, folder)
+                held.unlink()
+            return self._fetched(name, entry)
 
     def _fetched(self, name: str, entry: Entry) -> Located:
         folder = self.cache_folder(name)
@@ -376,17 +387,45 @@ def _package_folder(entry: Entry) -> Path | None:
     return Path(spec.submodule_search_locations[0]) / entry.package_folder
 
 
-def _unpack_images(archive: Path, folder: Path) -> None:
-    """Write the images of a zip archive flat into a folder, each by way of a temporary name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive) as package:
-        for item in package.infolist():
-            name = PurePosixPath(item.filename).name
-            if item.is_dir() or PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            part = folder / (name + ".part")
-            part.write_bytes(package.read(item))
-            os.replace(part, folder / name)
+def unpack_images(archive: Path, folder: Path) -> None:
+    """Write the images of a zip archive flat into a folder, each by way of a temporary name.
+
+    Raises DownloadError, before anything is written, for an archive with names that lead elsewhere, links,
+    devices, two images of one name or a content out of all proportion to its size.
+    """
+    try:
+        with zipfile.ZipFile(archive) as package:
+            images = _checked_images(package, archive)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, item in images.items():
+                part = folder / (name + ".part")
+                with package.open(item) as source, part.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                os.replace(part, folder / name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DownloadError(f"{archive.name} is damaged: {error}") from error
+
+
+def _checked_images(package: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInfo]:
+    """The archive's images by flat name."""
+    items = package.infolist()
+    size = sum(item.file_size for item in items)
+    if size > MAX_EXPANSION * archive.stat().st_size:
+        raise DownloadError(f"{archive.name} would unpack to {size} bytes: it is no archive of photographs")
+    images: dict[str, zipfile.ZipInfo] = {}
+    for item in items:
+        path = PurePosixPath(item.filename)
+        mode = item.external_attr >> 16
+        if path.is_absolute() or ".." in path.parts or "\\" in item.filename or ":" in item.filename:
+            raise DownloadError(f"{archive.name} holds {item.filename!r}, which leads out of its folder")
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DownloadError(f"{archive.name} holds {item.filename!r}, a link or a device")
+        if item.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if path.name in images:
+            raise DownloadError(f"{archive.name} holds two images named {path.name!r}")
+        images[path.name] = item
+    return images
 
 
 def image_files(entry: Entry, folder: Path) -> list[Path]:

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             from diffusion_codec.book import site_check
 
             site_check.check(options.site or book.build / "html")
-    except DiffusionCodecError as error:
+    except (DiffusionCodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from diffusion_codec.book import cache
 from diffusion_codec.book.project import BookError, Project, Request, digest_files, walk
+from diffusion_codec.files import write_atomically
 
 SMOKE_VARIABLE = "DIFFUSION_CODEC_SMOKE"
 # Measured results that pages show as tables; staged beside the book as they lie in the repository.
@@ -73,7 +74,8 @@ def refresh_prose(source: Path, executed: Path) -> None:
         if code and "injected-parameters" in code[0]["metadata"].get("tags", []):
             cells.append(code.pop(0))
     ran["cells"] = cells
-    executed.write_text(json.dumps(ran, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(ran, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(executed, text.encode(), force=True)
 
 
 def _site_key(project: Project, keys: dict[str, str], requests: dict[str, Request]) -> str:
@@ -95,8 +97,10 @@ def _make_site(project: Project, *, smoke: bool) -> None:
     """Build in a fresh folder every time: Sphinx repeats no warning about a page it has kept."""
     from diffusion_codec.book import site_check
 
-    work = project.build / "jupyter-book"
-    shutil.rmtree(work, ignore_errors=True)
+    for stale in project.build.glob("jupyter-book*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    # a name of its own: the process of a build that was killed may still write to its folder
+    work = project.build / f"jupyter-book-{os.getpid()}"
     book = project.stage / "book"
     jupyter_book = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", jupyter_book, "build", str(project.stage), "--path-output", str(work)]
@@ -113,6 +117,8 @@ def _make_site(project: Project, *, smoke: bool) -> None:
         raise BookError(f"jupyter-book failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}")
     site = work / "_build" / "html"
     site_check.check(site)
-    target = project.build / "html"
-    shutil.rmtree(target, ignore_errors=True)
+    target, old = project.build / "html", work / "replaced"
+    if target.exists():
+        target.replace(old)  # by renaming: a build that is stopped leaves a whole site or none
     site.replace(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from diffusion_codec import fetch
 from diffusion_codec.errors import BadInputError, MissingDataError
-from diffusion_codec.files import write_atomically
+from diffusion_codec.files import OutputError, write_atomically
 
 PACKAGES = (
     "diffusion-codec",
@@ -210,9 +210,9 @@ class Writer:
             write(self.path, Results())
             return Results()
         data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) != len(data):
-            self.path.write_bytes(whole)
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            os.truncate(self.path, whole)  # in place: writing it anew could itself be stopped
         return read(self.path)
 
     def append(self, records: Iterable[Record]) -> None:
@@ -221,10 +221,15 @@ class Writer:
             _write_runs(self.path, [*self.done.runs.values(), self.run])
             self._described = True
         lines = "".join(_line(_cells(record)) for record in records)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"'{self.path}' could not be written: {error.strerror}; what was measured before is kept"
+            ) from error
 
 
 def _cells(record: Record) -> list[str]:

@@ -17,11 +17,12 @@ from typing import Any, Literal, Protocol
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from rich.progress import Progress, TextColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.files import OutputError, write_atomically
 from diffusion_codec.training import parallel
 from diffusion_codec.training.parallel import Share
 
@@ -120,8 +121,14 @@ class TrainingState:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
         part = path.with_suffix(".part")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"step": str(self.step)})
-        part.replace(path)
+        try:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"step": str(self.step)})
+            part.replace(path)
+        except (SafetensorError, OSError) as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(
+                f"'{path}' could not be written ({error}); the checkpoint before it is kept"
+            ) from error
 
     def load(self, path: Path) -> None:
         """Continue from a file :meth:`save` wrote for the same model."""
@@ -189,7 +196,7 @@ def train(recipe: Recipe, out: Path, stop_after: int | None = None) -> TrainingS
     out.mkdir(parents=True, exist_ok=True)
     if share.main:
         whole = parallel.whole(config, share).model_dump()
-        (out / "config.json").write_text(json.dumps(whole, indent=1))
+        write_atomically(out / "config.json", json.dumps(whole, indent=1).encode(), force=True)
     checkpoint = out / "state.safetensors"
     if checkpoint.exists():
         state.load(checkpoint)
