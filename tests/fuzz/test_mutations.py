@@ -119,7 +119,7 @@ def outcomes(files: list[bytes], pixels: bool) -> Ended:
                     assert made.shape == (file.header.height, file.header.width, 3)
                     assert made.dtype == np.uint8
                 else:
-                    z_hat = codec._decode_symbols(file)
+                    z_hat = codec.symbols(file)
                     assert z_hat.shape == (4, -(-file.header.height // 8), -(-file.header.width // 8))
                     assert int(z_hat.abs().max()) < 2**18
                 counts["accepted"] += 1
