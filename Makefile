@@ -35,7 +35,7 @@ help:  ## Show this list
 	@echo "Usage: make TARGET [NAME=value ...]"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
 	@echo
-	@echo "SMOKE=1 takes the small parameters of notebooks/params/smoke/ (book, run, bench, results)."
+	@echo "SMOKE=1 takes the small parameters of notebooks/params/smoke/ (book, run, bench, results, audit)."
 	@echo "Example: make run NB=03 P='bitrates: [0.1, 0.2]' && make book"
 
 setup: | $(READY)  ## Make .venv with the tested versions (all other targets do this first)
@@ -106,7 +106,13 @@ fuzz: | $(READY)  ## Fuzz the decoder, guided by coverage, FUZZ_SECONDS=60 each 
 audit-packages: | $(READY)  ## Look the tested versions up in the database of known vulnerabilities (needs the network)
 	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
+audit: | $(READY)  ## Measure again what decoders make up (text, faces, patterns; installs the extra audit)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[audit]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffusion_codec.audit $(SMOKE_FLAG)
+	$(if $(SMOKE_FLAG),,@$(MAKE) --no-print-directory seal)
+
 lock: | $(READY)  ## Write the installed versions to constraints.txt (after changing pyproject.toml)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[audit,book,dev]'
 	@{ echo "# Tested versions of everything installed; written by 'make lock' (ranges: pyproject.toml)."; \
 	  $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed -e 's/+[a-z0-9.]*$$//' -e '/^pip==/d'; } > constraints.tmp
 	@mv constraints.tmp constraints.txt
@@ -125,4 +131,4 @@ $(READY):
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'
 	@rm -f $(VENV)/.ready-* && touch $@
 
-.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal study robustness fuzz audit-packages lock clean
+.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal study robustness fuzz audit-packages audit lock clean

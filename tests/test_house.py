@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Folders of one particular machine; `/path/to/...` and the like are fine.
 FOREIGN_PATH = re.compile(r"(?<![\w./-])/(?:home|root|work|Users|opt)/\w")
-NOT_SET_UP = ("cluster",)
+NOT_SET_UP = ("audit", "cluster")
 UNFINISHED = re.compile(
     r"\b(?:TO" + r"DO|FIX" + r"ME|X" + r"XX|lorem ip" + r"sum)\b|^<{7} |^>{7} ", re.MULTILINE
 )

@@ -32,7 +32,7 @@ PROGRAM = "diffusion-codec"
 DEFAULT_QUALITY = 50.0
 PROGRESS_AFTER_SECONDS = 2.0
 GENERATIVE_NOTICE = (
-    "The decoder is generative: it invents plausible fine detail. Do not use its pictures as evidence."
+    "Generative decoder: not for evidence. Fine detail in its pictures may be invented; see diffusion-codec audit."
 )
 
 _lazy_groups: dict[str, str] = {}
@@ -189,6 +189,10 @@ def decompress(
         int | None,
         typer.Option(metavar="N", min=0, help="Denoising steps; 0 leaves the quantisation noise in."),
     ] = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(metavar="F", min=0, max=1, help="0 (blurs what it does not know) to 1 (invents it)."),
+    ] = None,
     backbone: BackboneOption = "mini",
     codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",
@@ -218,7 +222,7 @@ def decompress(
         run = (precision, compiled, offload, low_memory)
         codec = _load_codec(backbone, device, run, show, clock, codec_weights)
         show("decompressing")
-        result = codec.decompress(data, steps=steps)
+        result = codec.decompress(data, steps=steps, fidelity=fidelity)
         clock.add(result.seconds)
     save_image(Picture(result.pixels, result.grayscale), target, force)
     clock.lap("write")
@@ -424,3 +428,4 @@ add_lazy_group(
 add_lazy_group(
     "conformance", "diffusion_codec.conformance:app", "Check this or another decoder against golden files."
 )
+add_lazy_group("audit", "diffusion_codec.audit.cli:app", "Map what the decoder of a .dfc file made up.")

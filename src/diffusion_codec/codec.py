@@ -28,6 +28,9 @@ from diffusion_codec.errors import BadInputError, reports_memory
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE
 
 DEFAULT_STEPS = 3
+FIDELITY_STEPS = 10
+"""Steps of the realistic end of the dial."""
+
 SIZE_TOLERANCE = 0.005
 QUALITY_TOLERANCE = 0.02
 
@@ -177,28 +180,43 @@ class Codec:
     @reports_memory
     @torch.inference_mode()
     def decompress(
-        self, data: bytes, steps: int | None = None, limits: Limits = DEFAULT_LIMITS
+        self,
+        data: bytes,
+        steps: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        fidelity: float | None = None,
+        seed: int | None = None,
     ) -> Decompressed:
         """The photograph of a ``.dfc`` file.
 
         Args:
             steps: DDIM steps; None for the default, 0 decodes the dequantised latent as it is.
             limits: sizes and steps above these are refused before anything is allocated.
+            fidelity: 0 (conservative: blurs what it does not know) to 1 (realistic: invents it), see
+                :meth:`_dial`; None for the ordinary reverse process.
+            seed: of another latent that the same file stands for: y_hat moved within its quantisation cell by
+                step * U(-1/2, 1/2). What changes from seed to seed is not in the file. None does not move it.
 
         Raises:
-            BadInputError: a damaged or foreign file, one made with other codec weights, or one above the limits.
+            BadInputError: a damaged or foreign file, one made with other codec weights, or one above the limits; a
+                fidelity outside 0 to 1, or one with fewer than 2 steps.
             OutOfMemoryError: the machine cannot hold the picture.
         """
         watch = Stopwatch(self.backbone.device)
-        steps = DEFAULT_STEPS if steps is None else steps
+        if steps is None:
+            steps = DEFAULT_STEPS if fidelity is None else FIDELITY_STEPS
         limits.check_steps(steps)
         file = bitstream.read(data, limits)
         header = file.header
         with watch.stage("entropy"):
             z_hat = self.symbols(file)
-        y_hat, t = self._dequantise(z_hat, header)
+        y_hat, t = self._dequantise(z_hat if seed is None else _moved(z_hat, seed), header)
         with watch.stage("denoise"):
-            y_0 = self.backbone.denoise(y_hat, t, steps)
+            if fidelity is None:
+                y_0 = self.backbone.denoise(y_hat, t, steps)
+            else:
+                y_0 = self._dial(y_hat, t, steps, fidelity)
         with watch.stage("decode"):
             x_hat = self.backbone.decode(y_0)
             if not torch.isfinite(x_hat).all():
@@ -268,6 +286,18 @@ class Codec:
         dither = _dither(header.dither_seed, torch.Size((CHANNELS, *size)))
         return weights.decode(streams, size, _side_information(header), dither)
 
+    def _dial(self, y_hat: Tensor, t: Tensor, steps: int, fidelity: float) -> Tensor:
+        """y_0 = y_1 + fidelity (y_N - y_1): between one step and N = ``steps`` of the reverse process.
+
+        One step is the denoiser's estimate of the mean of all latents the file may stand for, many steps lead
+        to one of them. The line between an estimator of least error and one of full realism is the optimal
+        trade between the two (Freirich, Michaeli and Meir 2021), as far as those two are what they should be.
+        """
+        if not 0 <= fidelity <= 1 or steps < 2:
+            raise BadInputError(f"fidelity {fidelity:g} with {steps} steps; expected 0 to 1 and 2 steps or more")
+        y_1, y_n = (self.backbone.denoise(y_hat, t, count) for count in (1, steps))
+        return torch.lerp(y_1, y_n, fidelity)
+
     def _dequantise(self, z_hat: Tensor, header: Header) -> tuple[Tensor, Tensor]:
         """y_hat = (z_hat - beta) / alpha, (1, 4, h, w), and t, (1,)."""
         alpha = quantization.alpha_from_index(torch.tensor([header.alpha]))
@@ -285,6 +315,11 @@ def _dither(seed: int | None, shape: torch.Size) -> Tensor:
         if seed is None
         else torch.from_numpy(quantization.shared_dither(seed, tuple(shape)))
     )
+
+
+def _moved(z_hat: Tensor, seed: int) -> Tensor:
+    """z_hat moved within the cells of quantisation: one of the latents that all give the same file."""
+    return z_hat.float() + torch.from_numpy(quantization.shared_dither(seed, tuple(z_hat.shape)))
 
 
 def _side_information(header: Header) -> SideInformation:

@@ -1,0 +1,205 @@
+"""From audited pictures to shares, limits and the verdict on claim C8."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from diffusion_codec.audit import measure
+from diffusion_codec.audit.faces import SAME_PERSON
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation import records
+
+OWN, CONSERVATIVE, CEILING, ORIGINAL = "dfc-mini", "dfc-mini@f0", "ceiling-mini", "original"
+RIVALS = ("avif", "webp", "jpeg")
+RATE_SLACK = 1.02
+REACHED = 0.9
+"""Part of the pictures a codec must bring down to a rate to be compared at it."""
+
+KEPT = 0.99
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Share:
+    """A ratio of two sums over pictures, and whether more of it is better."""
+
+    name: str
+    part: str
+    whole: str
+    label: str
+    more_is_better: bool = False
+
+
+SHARES = {
+    "text": (
+        Share("right", "right", "characters", "characters read right", True),
+        Share("invented", "invented", "characters", "other characters read (invented)"),
+        Share("confident", "confident", "characters", "of these, with confidence"),
+        Share("missing", "missing", "characters", "characters missing"),
+    ),
+    "faces": (
+        Share("not-recognised", "not-recognised", "faces", "not recognised as oneself"),
+        Share("false-match", "false-matches", "strangers", "recognised as somebody else"),
+    ),
+    "patterns": (
+        Share("missing", "missing", "objects", "objects missing"),
+        Share("invented", "invented", "objects", "objects invented"),
+        Share("miscounted", "miscounted", "objects", "error of the count"),
+    ),
+}
+WORST = {"text": "confident", "faces": "false-match", "patterns": "invented"}
+"""The share of each audit that is about inventing, not about losing."""
+
+GROUPS = {
+    "small print (9 and 12 pixels)": ("page-sans-9", "page-serif-9", "page-mono-9", "page-sans-12", "page-serif-12",
+                                      "page-mono-12", "table-10"),
+    "ordinary print (14 to 24 pixels)": ("page-sans-16", "page-serif-16", "page-mono-16", "page-sans-24",
+                                         "page-serif-24", "page-mono-24", "table-14", "table-20"),
+    "plates and signs": ("plate-", "sign-"),
+    "scan and photographs": ("scan-", "photo-"),
+}  # fmt: skip
+
+
+def load(part: str, path: Path) -> pd.DataFrame:
+    """One row a (codec, picture, rate) with the sums that the shares of this audit need.
+
+    Raises:
+        MissingDataError: no such result.
+    """
+    return prepared(part, measure.table(records.read(path)))
+
+
+def prepared(part: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of :data:`SHARES` from the values as they were recorded."""
+    rows = rows.copy()
+    if part == "text":
+        rows["characters"] = rows["right"] + rows["substituted"] + rows["missing"]
+        rows["invented"] = rows["substituted"] + rows["inserted"]
+    elif part == "faces":
+        rows["faces"] = rows["similarity"].notna().astype(float)
+        rows["not-recognised"] = (rows["similarity"] < SAME_PERSON).astype(float)
+    elif part == "patterns":
+        rows["missing"] = rows["objects"] - rows["found"]
+        rows["miscounted"] = (rows["counted"] - rows["objects"]).abs()
+    else:
+        raise BadInputError(f"audit {part!r} is unknown; choose from {', '.join(SHARES)}")
+    return rows
+
+
+def curves(part: str, rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Each share of each codec at each rate, with a 95 % bootstrap interval over pictures.
+
+    Columns: codec, target_bpp, bpp (mean of the real files), share, value, low, high, images, and `reached`: the
+    part of the pictures whose file is not above the rate asked for.
+    """
+    made = []
+    for (codec, rate), group in rows.groupby(["codec", "target_bpp"], dropna=False):
+        done = group[group[SHARES[part][0].part].notna()]
+        if done.empty:
+            continue
+        within = (done["bpp"] <= RATE_SLACK * rate).sum() if not pd.isna(rate) else len(group)
+        for share in SHARES[part]:
+            part_, whole = done[share.part].to_numpy(float), done[share.whole].to_numpy(float)
+            low, high = _interval(part_, whole, seed)
+            made.append(
+                {
+                    "codec": codec,
+                    "target_bpp": rate,
+                    "bpp": done["bpp"].mean(),
+                    "share": share.name,
+                    "value": part_.sum() / max(whole.sum(), 1.0),
+                    "low": low,
+                    "high": high,
+                    "images": len(done),
+                    "reached": within / len(group),
+                }
+            )
+    return pd.DataFrame(made)
+
+
+def _interval(part: np.ndarray, whole: np.ndarray, seed: int) -> tuple[float, float]:
+    rng = np.random.Generator(np.random.Philox(seed))
+    drawn = rng.integers(0, len(part), (RESAMPLES, len(part)))
+    ratios = part[drawn].sum(1) / np.maximum(whole[drawn].sum(1), 1.0)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def at_equal_rates(table: pd.DataFrame, share: str, codecs: Sequence[str]) -> pd.DataFrame:
+    """One row a rate asked for, one column a codec; missing where a codec does not go so low.
+
+    A codec whose files all stay below a rate spends what it can: its column is its best there.
+    """
+    rows = table[(table["share"] == share) & table["target_bpp"].notna() & (table["reached"] >= REACHED)]
+    wide = rows.pivot_table(index="target_bpp", columns="codec", values="value", observed=True)
+    everything = sorted(table["target_bpp"].dropna().unique())
+    return wide.reindex(index=everything, columns=list(codecs)).rename_axis(columns=None)
+
+
+def equal_rates(table: pd.DataFrame, codecs: Sequence[str] = (OWN, *RIVALS)) -> list[float]:
+    """The rates asked for that all of these codecs reach."""
+    share = str(table["share"].iloc[0])
+    return [float(rate) for rate in at_equal_rates(table, share, codecs).dropna().index]
+
+
+def rate_that_keeps(table: pd.DataFrame, codec: str, kept: float = KEPT) -> float | None:
+    """The least measured bits per pixel from which on a codec keeps this part of what is right in the originals.
+
+    None where it does not at any rate measured.
+    """
+    right = table[table["share"] == "right"]
+    limit = kept * float(right[right["codec"] == ORIGINAL]["value"].iloc[0])
+    mine = right[(right["codec"] == codec) & right["target_bpp"].notna()].sort_values("target_bpp")
+    good = mine["value"].to_numpy() >= limit
+    if len(good) == 0 or not good[-1]:
+        return None
+    first = len(good) - int(np.argmin(good[::-1])) if not good.all() else 0
+    return float(mine["bpp"].iloc[first])
+
+
+def kept_table(
+    rows: pd.DataFrame, codecs: Sequence[str] = (OWN, *RIVALS), kept: float = KEPT
+) -> pd.DataFrame:
+    """For each kind of text the rate from which on each codec keeps 99 % of the characters; missing: at none."""
+    made = []
+    for group, beginnings in GROUPS.items():
+        some = rows[rows["image"].map(lambda name, b=beginnings: _begins(name, b))]
+        if some.empty:
+            continue
+        table = curves("text", some)
+        made.append({"text": group} | {codec: rate_that_keeps(table, codec, kept) for codec in codecs})
+    return pd.DataFrame(made)
+
+
+def _begins(name: str, beginnings: Sequence[str]) -> bool:
+    """`plate-` is a kind; a whole name is one picture, so that page-sans-1 is not page-sans-16."""
+    return any(name.startswith(b) if b.endswith("-") else name == b for b in beginnings)
+
+
+def claim(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """Claim C8: does this codec invent where others lose?
+
+    At every rate that all codecs reach, it is said to invent more than another one where its interval lies wholly above
+    the other's. *replicated*: more than each rival in two audits or all three, each at some rate; *partly*: in one
+    audit, or more than some rival only; *not replicated*: nowhere.
+    """
+    audits: dict[str, Any] = {}
+    for part, table in tables.items():
+        rates = equal_rates(table)
+        rows = table[(table["share"] == WORST[part]) & table["target_bpp"].isin(rates)]
+        above = {rival: [rate for rate in rates if _above(rows, rate, rival)] for rival in RIVALS}
+        everyone = [rate for rate in rates if all(rate in above[rival] for rival in RIVALS)]
+        audits[part] = {"share": WORST[part], "equal_rates": rates, "above": above, "above_all": everyone}
+    strong = sum(bool(found["above_all"]) for found in audits.values())
+    weak = any(rates for found in audits.values() for rates in found["above"].values())
+    outcome = "replicated" if strong >= 2 else "partly" if strong or weak else "not replicated"
+    return {"claim": "C8", "outcome": outcome, "audits": audits}
+
+
+def _above(rows: pd.DataFrame, rate: float, rival: str) -> bool:
+    at = rows[rows["target_bpp"] == rate].set_index("codec")
+    return bool(at.loc[OWN, "low"] > at.loc[rival, "high"])

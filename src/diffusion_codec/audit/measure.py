@@ -1,0 +1,173 @@
+"""Every codec on every subject at every rate: one row a value, kept from run to run, failures recorded."""
+
+import csv
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from diffusion_codec.audit.subjects import Examiner, Findings, sha256
+from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.evaluation import records, study
+from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec
+from diffusion_codec.evaluation.records import CodecInfo, Record, Results, Run, Writer, environment
+
+Progress = Callable[[int, int], None]
+Point = tuple[str, str, float | None]
+"""Codec, subject, rate asked for."""
+
+
+def measure(
+    examiner: Examiner,
+    codecs: Sequence[RateCodec],
+    rates: Sequence[float],
+    out: Path,
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Code, decode and examine; append what `out` does not hold yet for these versions of codecs and subjects.
+
+    Readings in words go into a csv beside it (:func:`readings_path`). A codec that cannot go as low as a rate
+    contributes its smallest file, or a row that says why there is none.
+    """
+    subjects = examiner.subjects[:limit]
+    run = Run(
+        **environment("cpu", 0),
+        dataset=examiner.name,
+        dataset_sha256=sha256(examiner.subjects),
+        dataset_origin=examiner.origin,
+        images=len(examiner.subjects),
+        codecs={c.name: CodecInfo(version=c.version, settings=c.settings) for c in codecs},
+        protocols=examiner.protocols,
+    )
+    if out.is_file():
+        drop_outdated(out, run, codecs)
+    writer = Writer(out, run)
+    there = {(r.codec, r.image, r.target_bpp) for r in writer.done.records}
+    total, done = len(subjects) * sum(len(rates) if c.has_rate else 1 for c in codecs), 0
+    readings = {}
+    for index, subject in enumerate(subjects):
+        examined: dict[str, Findings] = {}
+        for codec, rate in _points(codecs, rates):
+            point = (codec.name, subject.id, rate)
+            if point not in there:
+                rows, found = _point(examiner, index, codec, rate, run.id, examined)
+                writer.append(rows)
+                if found.reading:
+                    readings[point] = found.reading
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    results = records.read(out)
+    _keep_readings(readings_path(out), readings, results)
+    return results
+
+
+def drop_outdated(out: Path, run: Run, codecs: Sequence[RateCodec]) -> int:
+    """Remove what other codec versions, subjects or protocols gave, and failures: how many rows."""
+    dropped = study.drop_outdated(out, codecs)
+    results = records.read(out)
+    same = [
+        record
+        for record in results.records
+        if results.run(record).dataset_sha256 == run.dataset_sha256
+        and results.run(record).protocols.get(record.metric) == run.protocols.get(record.metric)
+    ]
+    gone = len(results.records) - len(same)
+    if gone:
+        records.write(out, Results(same, results.runs.values()))
+    return dropped + gone
+
+
+def _points(codecs: Sequence[RateCodec], rates: Sequence[float]) -> Iterator[tuple[RateCodec, float | None]]:
+    """Rate by rate, so that several decoders of one file follow each other and it is made once."""
+    for rate in (None, *sorted(set(rates))):
+        for codec in codecs:
+            if codec.has_rate == (rate is not None):
+                yield codec, rate
+
+
+def _point(
+    examiner: Examiner,
+    index: int,
+    codec: RateCodec,
+    rate: float | None,
+    run: str,
+    examined: dict[str, Findings],
+) -> tuple[list[Record], Findings]:
+    """The rows of one codec on one subject at one rate; equal pixels are examined once."""
+    subject = examiner.subjects[index]
+    height, width = subject.pixels.shape[:2]
+    base = Record(run=run, codec=codec.name, image=subject.id, width=width, height=height, target_bpp=rate)
+    try:
+        coded = codec.run(subject.pixels, math.inf if rate is None else rate)
+    except DiffusionCodecError as error:
+        return [base.model_copy(update={"error": " ".join(str(error).split())})], Findings({})
+    key = hashlib.sha256(coded.decoded.tobytes()).hexdigest()
+    if key not in examined:
+        examined[key] = examiner.examine(index, coded.decoded)
+    found = examined[key]
+    made = _size(coded, subject.pixels)
+    rows = [base.model_copy(update=made | {"metric": n, "value": v}) for n, v in found.values.items()]
+    return rows, found
+
+
+def _size(coded: Coded, pixels: Pixels) -> dict[str, float | int | None]:
+    if coded.data is None:
+        return {"steps": coded.steps}
+    area = pixels.shape[0] * pixels.shape[1]
+    return {"bytes": len(coded.data), "bpp": 8 * len(coded.data) / area, "steps": coded.steps}
+
+
+def readings_path(out: Path) -> Path:
+    """`audit_text.csv` -> `audit_text.readings.csv`."""
+    return out.with_suffix(".readings.csv")
+
+
+def _keep_readings(path: Path, new: dict[Point, str], results: Results) -> None:
+    """Old and new readings of the points that the result holds."""
+    held = {(r.codec, r.image, r.target_bpp) for r in results.records}
+    merged = {**_readings(path), **new}
+    kept = sorted((str(p[0]), p[1], p[2] or 0.0, text) for p, text in merged.items() if p in held)
+    if not kept:
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("codec", "image", "target_bpp", "reading"))
+        rows.writerows((codec, image, rate or "", text) for codec, image, rate, text in kept)
+
+
+def _readings(path: Path) -> dict[Point, str]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {
+            (row["codec"], row["image"], float(row["target_bpp"]) if row["target_bpp"] else None): row[
+                "reading"
+            ]
+            for row in csv.DictReader(file)
+        }
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row a (codec, subject, rate), a column a value; with bytes, bpp and `error` for what failed."""
+    rows: dict[Point, dict[str, object]] = {}
+    for record in results.records:
+        point = (record.codec, record.image, record.target_bpp)
+        row = rows.setdefault(
+            point,
+            {
+                "codec": record.codec,
+                "image": record.image,
+                "target_bpp": record.target_bpp,
+                "bytes": record.bytes,
+                "bpp": record.bpp,
+                "error": record.error,
+            },
+        )
+        if record.metric:
+            row[record.metric] = record.value
+    return pd.DataFrame(list(rows.values()))
