@@ -72,8 +72,8 @@ class StoringCodec:
             raise BadInputError(f"{max_bytes} bytes are out of reach:\nthe least is {len(coded.data)}")
         return coded
 
-    def decompress(self, data: bytes, steps: int | None = None) -> Decoded:
-        self.calls.append({"steps": steps})
+    def decompress(self, data: bytes, steps: int | None = None, fidelity: float | None = None) -> Decoded:
+        self.calls.append({"steps": steps} | ({} if fidelity is None else {"fidelity": fidelity}))
         file = bitstream.read(data)
         shape = (file.header.height, file.header.width, 3)
         pixels = np.frombuffer(zlib.decompress(file.latent), np.uint8).reshape(shape)

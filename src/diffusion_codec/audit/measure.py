@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffusion_codec.errors import DiffusionCodecError
 from diffusion_codec.evaluation import records, study
 from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec
 from diffusion_codec.evaluation.records import CodecInfo, Record, Results, Run, Writer, environment
+from diffusion_codec.files import write_atomically
 
 Progress = Callable[[int, int], None]
 Point = tuple[str, str, float | None]
@@ -48,7 +50,7 @@ def measure(
     writer = Writer(out, run)
     there = {(r.codec, r.image, r.target_bpp) for r in writer.done.records}
     total, done = len(subjects) * sum(len(rates) if c.has_rate else 1 for c in codecs), 0
-    readings = {}
+    readings = _readings(readings_path(out))
     for index, subject in enumerate(subjects):
         examined: dict[str, Findings] = {}
         for codec, rate in _points(codecs, rates):
@@ -56,14 +58,12 @@ def measure(
             if point not in there:
                 rows, found = _point(examiner, index, codec, rate, run.id, examined)
                 writer.append(rows)
-                if found.reading:
-                    readings[point] = found.reading
+                readings[point] = found.reading
             done += 1
             if progress is not None:
                 progress(done, total)
-    results = records.read(out)
-    _keep_readings(readings_path(out), readings, results)
-    return results
+        _write_readings(readings_path(out), readings)
+    return records.read(out)
 
 
 def drop_outdated(out: Path, run: Run, codecs: Sequence[RateCodec]) -> int:
@@ -127,17 +127,18 @@ def readings_path(out: Path) -> Path:
     return out.with_suffix(".readings.csv")
 
 
-def _keep_readings(path: Path, new: dict[Point, str], results: Results) -> None:
-    """Old and new readings of the points that the result holds."""
-    held = {(r.codec, r.image, r.target_bpp) for r in results.records}
-    merged = {**_readings(path), **new}
-    kept = sorted((str(p[0]), p[1], p[2] or 0.0, text) for p, text in merged.items() if p in held)
-    if not kept:
+def _write_readings(path: Path, readings: dict[Point, str]) -> None:
+    """All that have words, in order; no file where none has."""
+    lines = sorted(
+        (codec, image, rate or 0.0, text) for (codec, image, rate), text in readings.items() if text
+    )
+    if not lines:
         return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("codec", "image", "target_bpp", "reading"))
-        rows.writerows((codec, image, rate or "", text) for codec, image, rate, text in kept)
+    target = io.StringIO()
+    rows = csv.writer(target, lineterminator="\n")
+    rows.writerow(("codec", "image", "target_bpp", "reading"))
+    rows.writerows((codec, image, rate or "", text) for codec, image, rate, text in lines)
+    write_atomically(path, target.getvalue().encode(), force=True)
 
 
 def _readings(path: Path) -> dict[Point, str]:

@@ -1,0 +1,105 @@
+import pandas as pd
+import pytest
+
+from diffusion_codec.audit import findings
+from diffusion_codec.audit.findings import ORIGINAL, OWN, RIVALS
+
+
+def text_rows(right: dict[str, dict[float | None, int]], bpp: float = 1.0) -> pd.DataFrame:
+    """Ten pictures of ten characters; what is not right was read as others, all with confidence."""
+    rows = [
+        {
+            "codec": codec,
+            "image": f"plate-{i}",
+            "target_bpp": rate,
+            "bpp": None if rate is None else bpp * rate,
+            "right": count,
+            "substituted": 10 - count,
+            "inserted": 0,
+            "missing": 0,
+            "confident": 10 - count,
+        }
+        for codec, rates in right.items()
+        for rate, count in rates.items()
+        for i in range(10)
+    ]
+    return findings.prepared("text", pd.DataFrame(rows))
+
+
+def test_shares_are_ratios_of_sums() -> None:
+    rows = text_rows({OWN: {0.1: 7}})
+    rows.loc[0, ["right", "missing", "substituted", "characters"]] = [27, 3, 0, 30]
+    table = findings.curves("text", rows).set_index("share")
+    assert table.loc["right", "value"] == pytest.approx((27 + 9 * 7) / (30 + 90))
+    assert table.loc["missing", "value"] == pytest.approx(3 / 120)
+    assert table.loc["right", "low"] <= table.loc["right", "value"] <= table.loc["right", "high"]
+    assert table.loc["right", "images"] == 10
+
+
+def test_a_codec_that_does_not_go_so_low_is_not_compared() -> None:
+    rows = pd.concat([text_rows({OWN: {0.1: 9, 0.2: 10}}), text_rows({"jpeg": {0.1: 5, 0.2: 6}}, bpp=1.5)])
+    table = findings.curves("text", rows)
+    wide = findings.at_equal_rates(table, "right", [OWN, "jpeg"])
+    assert wide[OWN].tolist() == [0.9, 1.0]
+    assert wide["jpeg"].isna().all()
+    assert findings.equal_rates(table, [OWN]) == [0.1, 0.2]
+    assert findings.equal_rates(table, [OWN, "jpeg"]) == []
+
+
+def test_pictures_without_a_file_lower_what_was_reached() -> None:
+    rows = text_rows({OWN: {0.1: 9}})
+    rows.loc[:3, ["right", "characters"]] = None
+    table = findings.curves("text", rows)
+    assert table["images"].unique() == [6]
+    assert table["reached"].iloc[0] == pytest.approx(0.6)
+
+
+def test_the_rate_that_keeps_is_the_least_from_which_on_all_is_kept() -> None:
+    rows = text_rows({ORIGINAL: {None: 10}, "a": {0.1: 10, 0.2: 9, 0.4: 10, 0.8: 10}, "b": {0.1: 9, 0.2: 9}})
+    table = findings.curves("text", rows)
+    assert findings.rate_that_keeps(table, "a") == 0.4
+    assert findings.rate_that_keeps(table, "b") is None
+    assert findings.rate_that_keeps(table, "b", kept=0.9) == 0.1
+
+
+def test_what_the_reader_misses_in_the_original_is_no_codec_s_fault() -> None:
+    table = findings.curves("text", text_rows({ORIGINAL: {None: 8}, "a": {0.1: 8}}))
+    assert findings.rate_that_keeps(table, "a") == 0.1
+
+
+def test_kinds_of_text_are_told_apart_by_name() -> None:
+    rows = text_rows({ORIGINAL: {None: 10}, OWN: {0.1: 10}})
+    rows["image"] = rows["image"].str.replace("plate-0", "page-sans-9")
+    rows["image"] = rows["image"].str.replace("plate-1", "page-sans-16")
+    kept = findings.kept_table(rows, [OWN])
+    assert kept["text"].str.split().str[0].tolist() == ["small", "ordinary", "plates"]
+    assert kept[OWN].tolist() == [0.1, 0.1, 0.1]
+
+
+def test_faces_and_patterns_get_the_columns_their_shares_need() -> None:
+    face = pd.DataFrame([{"similarity": 0.9, "false-matches": 1, "strangers": 4}, {"similarity": 0.2}])
+    assert findings.prepared("faces", face)["not-recognised"].tolist() == [0, 1]
+    chart = pd.DataFrame([{"objects": 10, "counted": 12, "found": 9, "invented": 3}])
+    row = findings.prepared("patterns", chart).iloc[0]
+    assert (row["missing"], row["miscounted"]) == (1, 2)
+    for part, rows in (("faces", face), ("patterns", chart)):
+        columns = findings.prepared(part, rows).columns
+        assert all({share.part, share.whole} <= set(columns) for share in findings.SHARES[part])
+
+
+def claim_of(own: int, rival: int) -> str:
+    right = {OWN: {0.1: own}} | {codec: {0.1: rival} for codec in RIVALS}
+    table = findings.curves("text", text_rows(right))
+    return findings.claim({"text": table})["outcome"]
+
+
+def test_the_verdict_follows_the_numbers() -> None:
+    assert claim_of(own=5, rival=9) == "partly"  # in one audit of the one there is
+    assert claim_of(own=9, rival=9) == "not replicated"
+    assert claim_of(own=9, rival=5) == "not replicated"
+    right = {OWN: {0.1: 5}} | {codec: {0.1: 9} for codec in RIVALS}
+    table = findings.curves("text", text_rows(right))
+    faces = table.assign(share=table["share"].replace({"confident": "false-match"}))
+    found = findings.claim({"text": table, "faces": faces})
+    assert found["outcome"] == "replicated"
+    assert found["audits"]["text"]["above_all"] == [0.1]
