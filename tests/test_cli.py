@@ -243,7 +243,7 @@ def test_info(run: Run, small_dfc: DfcFile, tmp_path: Path) -> None:
     assert re.search(r"scale alpha +0\.500 1\.000 1\.139 245\.146\n", text)
     assert re.search(r"side information +12 +14\.0% +0\.00024\n", text)
     assert re.search(r"total +86 +100\.0% +0\.00175\n", text)
-    assert text.endswith("Do not use its pictures as evidence.\n")
+    assert "\nGenerative decoder: not for evidence." in text
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,9 @@ class Codec:
         trade between the two (Freirich, Michaeli and Meir 2021), as far as those two are what they should be.
         """
         if not 0 <= fidelity <= 1 or steps < 2:
-            raise BadInputError(f"fidelity {fidelity:g} with {steps} steps; expected 0 to 1 and 2 steps or more")
+            raise BadInputError(
+                f"fidelity {fidelity:g} with {steps} steps; expected 0 to 1 and 2 steps or more"
+            )
         y_1, y_n = (self.backbone.denoise(y_hat, t, count) for count in (1, steps))
         return torch.lerp(y_1, y_n, fidelity)
 

@@ -36,8 +36,9 @@ def test_shares_are_ratios_of_sums() -> None:
     assert table.loc["right", "images"] == 10
 
 
-def test_a_codec_that_does_not_go_so_low_is_not_compared() -> None:
-    rows = pd.concat([text_rows({OWN: {0.1: 9, 0.2: 10}}), text_rows({"jpeg": {0.1: 5, 0.2: 6}}, bpp=1.5)])
+@pytest.mark.parametrize("spent", [1.5, 0.5])
+def test_a_codec_without_files_of_that_size_is_not_compared(spent: float) -> None:
+    rows = pd.concat([text_rows({OWN: {0.1: 9, 0.2: 10}}), text_rows({"jpeg": {0.1: 5, 0.2: 6}}, bpp=spent)])
     table = findings.curves("text", rows)
     wide = findings.at_equal_rates(table, "right", [OWN, "jpeg"])
     assert wide[OWN].tolist() == [0.9, 1.0]

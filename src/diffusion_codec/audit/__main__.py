@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffusion_codec import datasets, fetch
-from diffusion_codec.audit import dial, measure, uncertainty
+from diffusion_codec import baselines, datasets, fetch
+from diffusion_codec.audit import dial, findings, measure, uncertainty
 from diffusion_codec.audit.faces import FaceExaminer
 from diffusion_codec.audit.patterns import PatternExaminer
+from diffusion_codec.audit.reduced import ReducedCodec
 from diffusion_codec.audit.subjects import Examiner, Original, Subject
 from diffusion_codec.audit.text import TextExaminer
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
@@ -26,8 +27,10 @@ from diffusion_codec.evaluation.codecs import DiffusionCodec, Pixels, RateCodec
 from diffusion_codec.evaluation.records import environment
 from diffusion_codec.files import write_atomically
 
-RATES = (0.06, 0.1, 0.15, 0.25, 0.4, 0.8)
-RIVALS = ("jpeg", "webp", "avif")
+RATES = (0.04, 0.06, 0.1, 0.15, 0.2)
+HIGHER_RATES = (0.4, 0.8, 1.6)
+"""Beyond what this codec can spend, for the others only: from where on do they keep everything?"""
+
 FIDELITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 DIAL_RATES = (0.03, 0.06, 0.1, 0.15, 0.25)
 DIAL_IMAGES = ("kodim05", "kodim15", "kodim20", "kodim23")
@@ -63,7 +66,7 @@ def main(
         for part in (name.strip() for name in only.split(",")):
             if part not in PARTS:
                 raise BadInputError(f"part {part!r} is unknown; choose from {', '.join(PARTS)}")
-            _measure(part, folder, 1 if smoke else limit, (0.1, 0.4) if smoke else None, console)
+            _measure(part, folder, 1 if smoke else limit, (0.1, 0.2) if smoke else None, console)
     except DiffusionCodecError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -77,7 +80,12 @@ def result(folder: Path, part: str) -> Path:
 def audited() -> list[RateCodec]:
     """The codecs of the text, face and pattern audits; `original` says what the examiner itself misses."""
     own = [*rate_codecs.get(["ceiling-mini", "dfc-mini"]), *dial.dialled([0.0])]
-    return [Original(), *own, *rate_codecs.get(RIVALS)]
+    return [Original(), *own, *rivals()]
+
+
+def rivals() -> list[RateCodec]:
+    """The conventional codecs, made to reach every rate."""
+    return [ReducedCodec(baselines.get(name)) for name in findings.RIVALS]
 
 
 def parts_of_kodak(images: Sequence[str] | int) -> list[Subject[None]]:
@@ -115,6 +123,8 @@ def _measure(
         else:
             examiner = EXAMINERS[part]()
             measure.measure(examiner, audited(), rates or RATES, path, limit=limit, progress=show)
+            if rates is None:
+                measure.measure(examiner, rivals(), HIGHER_RATES, path, limit=limit, progress=show)
     console.print(f"written: {path}", markup=False)
 
 

@@ -19,6 +19,9 @@ RATE_SLACK = 1.02
 REACHED = 0.9
 """Part of the pictures a codec must bring down to a rate to be compared at it."""
 
+SPENT = 0.8
+"""Part of a rate that a codec must spend on average: below, it has no better file to offer."""
+
 KEPT = 0.99
 RESAMPLES = 1000
 
@@ -130,18 +133,16 @@ def _interval(part: np.ndarray, whole: np.ndarray, seed: int) -> tuple[float, fl
 
 
 def at_equal_rates(table: pd.DataFrame, share: str, codecs: Sequence[str]) -> pd.DataFrame:
-    """One row a rate asked for, one column a codec; missing where a codec does not go so low.
-
-    A codec whose files all stay below a rate spends what it can: its column is its best there.
-    """
-    rows = table[(table["share"] == share) & table["target_bpp"].notna() & (table["reached"] >= REACHED)]
+    """One row a rate asked for, one column a codec; missing where its files are larger, or much smaller."""
+    spent = table["bpp"] >= SPENT * table["target_bpp"]
+    rows = table[(table["share"] == share) & (table["reached"] >= REACHED) & spent]
     wide = rows.pivot_table(index="target_bpp", columns="codec", values="value", observed=True)
     everything = sorted(table["target_bpp"].dropna().unique())
     return wide.reindex(index=everything, columns=list(codecs)).rename_axis(columns=None)
 
 
 def equal_rates(table: pd.DataFrame, codecs: Sequence[str] = (OWN, *RIVALS)) -> list[float]:
-    """The rates asked for that all of these codecs reach."""
+    """The rates at which all of these codecs have files of that size."""
     share = str(table["share"].iloc[0])
     return [float(rate) for rate in at_equal_rates(table, share, codecs).dropna().index]
 

@@ -26,7 +26,7 @@ def look(codec: str) -> Line:
 def shares(part: str, table: pd.DataFrame, names: Sequence[str]) -> Figure:
     """One panel a share against the rate of the files; bands of 95 %, the autoencoder alone as a dashed level.
 
-    Hollow marks: less than nine in ten pictures reached the rate asked for, the others have larger files.
+    Hollow marks: more than one picture in ten has a larger file than was asked for.
     """
     labels = {share.name: share.label for share in SHARES[part]}
     figure, axes = canvas(columns=len(names), height=3.5)
