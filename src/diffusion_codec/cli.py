@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 PROGRAM = "diffusion-codec"
 DEFAULT_QUALITY = 50.0
 PROGRESS_AFTER_SECONDS = 2.0
-GENERATIVE_NOTICE = "Generative decoder: not for evidence. Fine detail in its pictures may be invented; see diffusion-codec audit."
+GENERATIVE_NOTICE = (
+    "Generative decoder: not for evidence. Fine detail may be invented: diffusion-codec audit shows where."
+)
 
 _lazy_groups: dict[str, str] = {}
 
