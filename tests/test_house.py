@@ -64,7 +64,7 @@ def test_the_conda_environment_mirrors_pyproject() -> None:
     assert pip == "pip"
     assert environment["name"] == PYPROJECT["name"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    editable = re.search(r"-e '(\.\[[^]]+\])'", makefile)
+    editable = re.search(r"-e '(\.\[book,[^]]+\])'", makefile)
     assert editable
     assert installed["pip"] == ["-c constraints.txt", f"-e {editable[1]}"]
     extras = set(editable[1][2:-1].split(","))

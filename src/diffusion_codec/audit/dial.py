@@ -37,8 +37,8 @@ class DialledCodec:
         """The best file not above `bpp`, decoded with the fidelity."""
         compressed = self.shared.compress(pixels, int(bpp * pixels.shape[0] * pixels.shape[1] / 8))
         decoded = self.shared.codec.decompress(compressed.data, fidelity=self.fidelity)
-        seconds = (sum(part.values()) for part in (compressed.seconds, decoded.seconds))
-        return Coded(compressed.data, decoded.pixels, *seconds, FIDELITY_STEPS)
+        encode, decode = sum(compressed.seconds.values()), sum(decoded.seconds.values())
+        return Coded(compressed.data, decoded.pixels, encode, decode, FIDELITY_STEPS)
 
 
 def dialled(fidelities: Sequence[float], backbone: str = "mini") -> list[RateCodec]:

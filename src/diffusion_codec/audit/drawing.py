@@ -5,6 +5,7 @@ import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -207,9 +208,10 @@ def _mounted(
 
 
 def _scan() -> Subject[Text]:
-    from skimage import data
+    import skimage.data
 
-    grey = np.asarray(data.page(), np.uint8)[:72]
+    images: Any = skimage.data  # its functions have no types
+    grey = np.asarray(images.page(), np.uint8)[:72]
     return Subject("scan-page", np.repeat(grey[..., None], 3, -1), SCAN)
 
 

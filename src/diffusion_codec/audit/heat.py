@@ -22,7 +22,8 @@ def colours(spread: NDArray[np.float32], full: float = FULL) -> NDArray[np.uint8
     part = np.clip(spread / full, 0, 1)
     at = [position for position, _ in _GLOW]
     channels = [np.interp(part, at, [colour[c] for _, colour in _GLOW]) for c in range(3)]
-    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(np.stack(channels, -1)).astype(np.uint8)
+    return levels
 
 
 def picture(decoded: NDArray[np.uint8], spread: NDArray[np.float32], full: float = FULL) -> Image.Image:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ KINDS: dict[str, Callable[[int, np.random.Generator], Mask]] = {
 
 
 def _grid() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of every pixel."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     return y, x
 
@@ -92,7 +94,8 @@ def _scattered(pitch: int, rng: np.random.Generator, long: float, short: float) 
     v = y - (rows + 0.5) * pitch - dy[rows, columns]
     u = x - (columns + 0.5) * pitch - dx[rows, columns]
     along, across = u * np.cos(angle) + v * np.sin(angle), v * np.cos(angle) - u * np.sin(angle)
-    return (along / long) ** 2 + (across / short) ** 2 <= 1
+    inside: Mask = (along / long) ** 2 + (across / short) ** 2 <= 1
+    return inside
 
 
 def draw(kind: str, pitch: int) -> Subject[Chart]:
@@ -103,7 +106,7 @@ def draw(kind: str, pitch: int) -> Subject[Chart]:
     light = np.linspace(-8, 8, WIDTH)[None, :, None]
     levels = np.where(mask[..., None], ink, ground) + light + 3 * rng.standard_normal((HEIGHT, WIDTH, 1))
     pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    found = _components(mask, kind)
+    found = _components(mask)
     area = float(np.median([size for _, size in found]))
     chart = Chart(kind, pitch, _luma(ink), _luma(ground), area, tuple(centre for centre, _ in found))
     return Subject(f"{kind}-{pitch}", pixels, chart)
@@ -116,12 +119,12 @@ def _inner(mask: Mask, pitch: int, kind: str) -> Mask:
     rows, columns = (HEIGHT // pitch) * pitch, (WIDTH // wide) * wide
     top = 0 if kind == "lines" else pitch
     kept[top : HEIGHT if kind == "lines" else rows - pitch, wide : columns - wide] = True
-    if kind != "bricks":
-        return mask & kept
-    # courses that are moved have half bricks at both ends
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    odd = (y // pitch) % 2 == 1
-    return mask & kept & ~(odd & ((x < wide + pitch) | (x >= columns - wide - pitch)))
+    if kind == "bricks":  # courses that are moved have half bricks at both ends
+        y, x = _grid()
+        odd = (y // pitch) % 2 == 1
+        kept &= ~(odd & ((x < wide + pitch) | (x >= columns - wide - pitch)))
+    inner: Mask = mask & kept
+    return inner
 
 
 def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -145,14 +148,16 @@ def count(pixels: Pixels, chart: Chart) -> list[tuple[float, float]]:
     if chart.kind == "lines":
         grey = np.repeat(grey.mean(0, keepdims=True), len(grey), 0)
     mask = grey < (chart.ink + chart.ground) / 2
-    return [centre for centre, size in _components(mask, chart.kind) if size >= SPECK * chart.area]
+    return [centre for centre, size in _components(mask) if size >= SPECK * chart.area]
 
 
-def _components(mask: Mask, kind: str) -> list[tuple[tuple[float, float], int]]:
+def _components(mask: Mask) -> list[tuple[tuple[float, float], int]]:
     """(centre, pixels) of each connected part; straight neighbours only, so that corners do not join."""
-    from skimage.measure import label, regionprops
+    import skimage.measure
 
-    return [(tuple(map(float, r.centroid)), int(r.area)) for r in regionprops(label(mask, connectivity=1))]
+    tools: Any = skimage.measure  # its functions have no types
+    parts = tools.regionprops(tools.label(mask, connectivity=1))
+    return [((float(p.centroid[0]), float(p.centroid[1])), int(p.area)) for p in parts]
 
 
 def match(chart: Chart, counted: Sequence[tuple[float, float]]) -> int:

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from diffusion_codec.evaluation.codecs import Coded, Pixels
 
-Truth = TypeVar("Truth")
+Truth = TypeVar("Truth", covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
