@@ -321,7 +321,11 @@ def _dither(seed: int | None, shape: torch.Size) -> Tensor:
 
 def _moved(z_hat: Tensor, seed: int) -> Tensor:
     """z_hat moved within the cells of quantisation: one of the latents that all give the same file."""
-    return z_hat.float() + torch.from_numpy(quantization.shared_dither(seed, tuple(z_hat.shape)))
+    if seed < 0:
+        raise BadInputError(f"seed is {seed}, expected 0 or more")
+    # beyond all seeds of files: the draw must not undo a file's own dither
+    draw = quantization.shared_dither(bitstream.SEED_LEVELS + seed, tuple(z_hat.shape))
+    return z_hat.float() + torch.from_numpy(draw)
 
 
 def _side_information(header: Header) -> SideInformation:

@@ -1,14 +1,17 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diffusion_codec import bitstream
 from diffusion_codec.audit import heat, uncertainty
 from diffusion_codec.audit.uncertainty import Spread
-from diffusion_codec.codec import Codec
+from diffusion_codec.codec import Codec, _moved
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.quantization import affine, alpha_from_index, beta_from_index
 from tests.tiny import tiny_codec
 
 
@@ -35,17 +38,27 @@ def test_the_file_of_a_moved_latent_is_the_same_file(codec: Codec, data: bytes) 
     file = bitstream.read(data)
     z_hat = codec._decode_symbols(file)
     y_hat, _ = codec._dequantise(z_hat, file.header)
-    import torch
-
-    from diffusion_codec.codec import _moved
-    from diffusion_codec.quantization import affine, alpha_from_index, beta_from_index
-
     for seed in (0, 65535):
         moved, _ = codec._dequantise(_moved(z_hat, seed), file.header)
         assert not torch.equal(moved, y_hat)
         alpha, beta = torch.tensor([file.header.alpha]), torch.tensor([file.header.beta])
         z = affine(moved, alpha_from_index(alpha), beta_from_index(beta))
         assert torch.equal(z[0].round().long(), z_hat)
+
+
+def test_a_draw_does_not_undo_the_dither_of_a_file_with_the_same_seed(codec: Codec) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    dithered = codec.compress(pixels, quality=60, dither_seed=7).data
+    file = bitstream.read(dithered)
+    z_hat = codec._decode_symbols(file)
+    moved, _ = codec._dequantise(_moved(z_hat, 7), file.header)
+    lattice, _ = codec._dequantise(z_hat, dataclasses.replace(file.header, dither_seed=None))
+    alpha = alpha_from_index(torch.tensor([file.header.alpha]))[..., None, None]
+    assert (
+        float(((moved - lattice) * alpha).abs().mean()) > 0.2
+    )  # steps; 1/3 for two draws, 0 for an undone one
+    with pytest.raises(BadInputError, match="seed"):
+        codec.decompress(dithered, seed=-1)
 
 
 def test_the_dial_runs_from_one_step_to_many(codec: Codec, data: bytes) -> None:
