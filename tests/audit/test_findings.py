@@ -82,25 +82,48 @@ def test_faces_and_patterns_get_the_columns_their_shares_need() -> None:
     assert findings.prepared("faces", face)["not-recognised"].tolist() == [0, 1]
     chart = pd.DataFrame([{"objects": 10, "counted": 12, "found": 9, "invented": 3}])
     row = findings.prepared("patterns", chart).iloc[0]
-    assert (row["missing"], row["miscounted"]) == (1, 2)
+    assert row[["missing", "invented", "miscounted", "objects"]].tolist() == [0.1, 0.3, 0.2, 1]
     for part, rows in (("faces", face), ("patterns", chart)):
         columns = findings.prepared(part, rows).columns
         assert all({share.part, share.whole} <= set(columns) for share in findings.SHARES[part])
 
 
-def claim_of(own: int, rival: int) -> str:
-    right = {OWN: {0.1: own}} | {codec: {0.1: rival} for codec in RIVALS}
+def test_where_it_invents_more_than_a_rival() -> None:
+    right = {OWN: {0.1: 5, 0.2: 9}} | {codec: {0.1: 9, 0.2: 9} for codec in RIVALS}
     table = findings.curves("text", text_rows(right))
-    return findings.claim({"text": table})["outcome"]
+    assert findings.where_more(table, "confident") == {rival: [0.1] for rival in RIVALS}
 
 
-def test_the_verdict_follows_the_numbers() -> None:
-    assert claim_of(own=5, rival=9) == "partly"  # in one audit of the one there is
-    assert claim_of(own=9, rival=9) == "not replicated"
-    assert claim_of(own=9, rival=5) == "not replicated"
-    right = {OWN: {0.1: 5}} | {codec: {0.1: 9} for codec in RIVALS}
-    table = findings.curves("text", text_rows(right))
-    faces = table.assign(share=table["share"].replace({"confident": "false-match"}))
-    found = findings.claim({"text": table, "faces": faces})
-    assert found["outcome"] == "replicated"
-    assert found["audits"]["text"]["above_all"] == [0.1]
+def details(own: float, rival: float) -> dict[str, pd.DataFrame]:
+    """Three audits in which these shares of the details are wrong."""
+    texts = text_rows({OWN: {0.1: round(10 - 10 * own)}, "avif": {0.1: round(10 - 10 * rival)}})
+    wrong = [(OWN, own), ("avif", rival)]
+    faces = [
+        {"codec": codec, "image": f"f{i}", "target_bpp": 0.1, "bpp": 0.1, "similarity": 1.0, "strangers": 10,
+         "false-matches": 10 * share}
+        for codec, share in wrong for i in range(8)
+    ]  # fmt: skip
+    charts = [
+        {"codec": codec, "image": f"c{i}", "target_bpp": 0.1, "bpp": 0.1, "objects": 10, "counted": 10, "found": 5,
+         "invented": 10 * share}
+        for codec, share in wrong for i in range(8)
+    ]  # fmt: skip
+    tables = {"faces": pd.DataFrame(faces), "patterns": pd.DataFrame(charts)}
+    return {"text": texts} | {part: findings.prepared(part, table) for part, table in tables.items()}
+
+
+def test_the_evidence_is_the_mean_excess_over_avif() -> None:
+    found = findings.evidence(details(own=0.4, rival=0.1))
+    assert found is not None
+    assert found.value == pytest.approx(0.3)
+    assert found.low == pytest.approx(0.3)
+    assert found.high == pytest.approx(0.3)
+    assert findings.evidence(details(own=0.1, rival=0.4)).value == pytest.approx(-0.3)
+    assert set(found.files) == {"audit_text.csv", "audit_faces.csv", "audit_patterns.csv"}
+
+
+def test_without_all_three_audits_at_the_rate_there_is_no_evidence() -> None:
+    rows = details(0.4, 0.1)
+    assert findings.evidence({part: rows[part] for part in ("text", "faces")}) is None
+    rows["faces"]["target_bpp"] = 0.2
+    assert findings.evidence(rows) is None

@@ -22,6 +22,7 @@ from diffusion_codec.audit.reduced import ReducedCodec
 from diffusion_codec.audit.subjects import Examiner, Original, Subject
 from diffusion_codec.audit.text import TextExaminer
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
+from diffusion_codec.evaluation import claims
 from diffusion_codec.evaluation import codecs as rate_codecs
 from diffusion_codec.evaluation.codecs import DiffusionCodec, Pixels, RateCodec
 from diffusion_codec.evaluation.records import environment
@@ -67,6 +68,7 @@ def main(
             if part not in PARTS:
                 raise BadInputError(f"part {part!r} is unknown; choose from {', '.join(PARTS)}")
             _measure(part, folder, 1 if smoke else limit, (0.1, 0.2) if smoke else None, console)
+        _keep_evidence(folder, console)
     except DiffusionCodecError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -126,6 +128,17 @@ def _measure(
             if rates is None:
                 measure.measure(examiner, rivals(), HIGHER_RATES, path, limit=limit, progress=show)
     console.print(f"written: {path}", markup=False)
+
+
+def _keep_evidence(folder: Path, console: Console) -> None:
+    """The number of claim C8, for the ledger."""
+    paths = {part: result(folder, part) for part in EXAMINERS}
+    if not all(path.is_file() for path in paths.values()):
+        return
+    found = findings.evidence({part: findings.load(part, path) for part, path in paths.items()})
+    if found is not None:
+        claims.write_evidence("C8", found, folder)
+        console.print(f"claim C8: {found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})", markup=False)
 
 
 def _measure_spread(

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from diffusion_codec.audit.findings import CEILING, CONSERVATIVE, ORIGINAL, OWN, SHARES
-from diffusion_codec.figures.rate_distortion import TICKS, Line, line
+from diffusion_codec.figures.rate_distortion import Line, line
 from diffusion_codec.figures.style import COLOURS, WIDTH, canvas
 
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 ORDER = ("jpeg", "webp", "avif", CONSERVATIVE, OWN)
 
 
@@ -67,8 +68,7 @@ def _rates(axis: Axes, rates: pd.Series) -> None:
     axis.set_xlabel("bits per pixel")
     low, high = rates.min() / 1.12, rates.max() * 1.12
     axis.set_xlim(low, high)
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    axis.set_xticks([tick for tick in ticks if tick not in (0.02, 0.03, 0.3)] if len(ticks) > 5 else ticks)
+    axis.set_xticks([tick for tick in TICKS if low <= tick <= high])
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
 
