@@ -194,7 +194,7 @@ class Codec:
             steps: DDIM steps; None for the default, 0 decodes the dequantised latent as it is.
             limits: sizes and steps above these are refused before anything is allocated.
             fidelity: 0 (conservative: blurs what it does not know) to 1 (realistic: invents it), see
-                :meth:`_dial`; None for the ordinary reverse process.
+                :meth:`_reverse`; None for the ordinary reverse process.
             seed: of another latent that the same file stands for: y_hat moved within its quantisation cell by
                 step * U(-1/2, 1/2). What changes from seed to seed is not in the file. None does not move it.
 
@@ -213,10 +213,7 @@ class Codec:
             z_hat = self.symbols(file)
         y_hat, t = self._dequantise(z_hat if seed is None else _moved(z_hat, seed), header)
         with watch.stage("denoise"):
-            if fidelity is None:
-                y_0 = self.backbone.denoise(y_hat, t, steps)
-            else:
-                y_0 = self._dial(y_hat, t, steps, fidelity)
+            y_0 = self._reverse(y_hat, t, steps, fidelity)
         with watch.stage("decode"):
             x_hat = self.backbone.decode(y_0)
             if not torch.isfinite(x_hat).all():
@@ -286,13 +283,15 @@ class Codec:
         dither = _dither(header.dither_seed, torch.Size((CHANNELS, *size)))
         return weights.decode(streams, size, _side_information(header), dither)
 
-    def _dial(self, y_hat: Tensor, t: Tensor, steps: int, fidelity: float) -> Tensor:
-        """y_0 = y_1 + fidelity (y_N - y_1): between one step and N = ``steps`` of the reverse process.
+    def _reverse(self, y_hat: Tensor, t: Tensor, steps: int, fidelity: float | None) -> Tensor:
+        """y_0 of the reverse process; with a fidelity, y_1 + fidelity (y_N - y_1) between 1 and N = ``steps`` steps.
 
         One step is the denoiser's estimate of the mean of all latents the file may stand for, many steps lead
         to one of them. The line between an estimator of least error and one of full realism is the optimal
         trade between the two (Freirich, Michaeli and Meir 2021), as far as those two are what they should be.
         """
+        if fidelity is None:
+            return self.backbone.denoise(y_hat, t, steps)
         if not 0 <= fidelity <= 1 or steps < 2:
             raise BadInputError(
                 f"fidelity {fidelity:g} with {steps} steps; expected 0 to 1 and 2 steps or more"
