@@ -209,11 +209,11 @@ def evidence(rows: dict[str, pd.DataFrame], seed: int = 0) -> Evidence | None:
             return None
         (share,) = (share for share in SHARES[part] if share.name == name)
         at = rows[part][rows[part]["target_bpp"] == CLAIM_RATE]
-        sums = [
+        ours, its = (
             at[at["codec"] == codec].set_index("image")[[share.part, share.whole]]
             for codec in (OWN, CLAIM_RIVAL)
-        ]
-        both = sums[0].join(sums[1], rsuffix="-rival", how="inner").to_numpy(float)
+        )
+        both = pd.concat([ours, its], axis=1, join="inner").to_numpy(float)
         rng = np.random.Generator(np.random.Philox(seed))
         drawn = both[rng.integers(0, len(both), (RESAMPLES, len(both)))].sum(1)
         values.append(float(_excess(both.sum(0)[None])[0]))
