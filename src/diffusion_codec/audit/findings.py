@@ -41,8 +41,8 @@ class Share:
 SHARES = {
     "text": (
         Share("right", "right", "characters", "characters read right", True),
-        Share("invented", "invented", "characters", "other characters read (invented)"),
-        Share("confident", "confident", "characters", "of these, with confidence"),
+        Share("invented", "invented", "characters", "wrong characters read (invented)"),
+        Share("confident", "confident", "characters", "wrong characters, read with confidence"),
         Share("missing", "missing", "characters", "characters missing"),
     ),
     "faces": (

@@ -45,7 +45,8 @@ def shares(part: str, table: pd.DataFrame, names: Sequence[str]) -> Figure:
                              lw=1.1, label=text, zorder=1)  # fmt: skip
         axis.set_title(labels[name][0].upper() + labels[name][1:], fontsize=9)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+        # a share of nothing at all is a line on the floor, not in the middle
+        axis.set_ylim(0.0 if rows["high"].max() < 0.01 else None, max(axis.get_ylim()[1], 0.05))
         _rates(axis, rows["bpp"])
     _legend(figure, axes)
     return figure
