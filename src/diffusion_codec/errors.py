@@ -10,7 +10,8 @@ R = TypeVar("R")
 
 # torch tells of memory only in words
 _NO_MEMORY = re.compile(
-    r"can't allocate memory|out of memory|not enough memory|bad_alloc|could not create a (?:memory|primitive)",
+    r"can't allocate memory|out of memory|not enough memory|bad_alloc|could not create a (?:memory|primitive)"
+    r"|failed to map segment|cannot allocate memory",
     re.IGNORECASE,
 )
 
@@ -35,6 +36,15 @@ class OutOfMemoryError(DiffusionCodecError, MemoryError):
     """The machine, or the limit it was given, has not enough memory for this picture."""
 
 
+def _is_about_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, here or in what an import failed of."""
+    return error is not None and (
+        isinstance(error, MemoryError)
+        or _NO_MEMORY.search(str(error)) is not None
+        or _is_about_memory(error.__cause__)
+    )
+
+
 def reports_memory(function: Callable[P, R]) -> Callable[P, R]:
     """Raise OutOfMemoryError for whatever a library raises when memory runs out in ``function``."""
 
@@ -42,8 +52,8 @@ def reports_memory(function: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if _is_about_memory(error):
                 raise OutOfMemoryError(
                     "not enough memory for this picture: scale it down or cut it up"
                 ) from error

@@ -11,7 +11,7 @@ import torch
 
 from diffusion_codec.entropy import tables
 from diffusion_codec.entropy.coder import LatentCoder
-from diffusion_codec.entropy.fixed_point import FixedPointConv2d, activation
+from diffusion_codec.entropy.fixed_point import FixedPointConv2d, activation, real_valued
 from diffusion_codec.entropy.model import Context, SideInformation, table_indices
 from tests.entropy.examples import SIDE, disturbed_model, random_latent
 from tests.tiny import tiny_codec
@@ -141,3 +141,16 @@ def test_weights_file_keeps_the_model(tmp_path: Path) -> None:
 
 KNOWN_INDICES = "62e39c33fd81b1b9f31bc9a74053be889bce8f5d68746e2b6f80d32abdcda442"
 KNOWN_LATTICE_INDICES = "6ce20dbf9c6c8e01e89b5114b6ba6f81bdda4f5d2d1196cf2fb061fde1a212b4"
+
+
+def test_real_valued_networks_round_nothing_and_only_inside() -> None:
+    model = disturbed_model(context="lattice", energy=5)
+    z = random_latent(3, (8, 8)).float()[None]
+    side = SideInformation(SIDE.alpha_index.float(), SIDE.timestep.float())
+    exact, _ = model.bits(z, side)
+    with real_valued():
+        real, _ = model.bits(z, side)
+    again, _ = model.bits(z, side)
+    assert torch.equal(exact, again)
+    assert not torch.equal(exact, real)
+    assert float(real.detach()) == pytest.approx(float(exact.detach()), rel=0.02)

@@ -27,5 +27,4 @@ def test_integers_cost_little_and_are_measured_against_the_same_networks(tmp_pat
     weights = codec_weights.load(tiny_weights_file(tmp_path / "a.safetensors", context="lattice", energy=3))
     latents = {"a": torch.randn(1, 4, 32, 40, generator=torch.Generator().manual_seed(0))}
     row = cost_of_integers(weights, latents, [50.0]).iloc[0]
-    assert row["stream_bpp"] != row["real_bpp"]
     assert row["stream_bpp"] == pytest.approx(row["real_bpp"], rel=0.02)

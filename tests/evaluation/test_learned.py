@@ -41,7 +41,7 @@ def test_rates_are_sizes_of_real_files(tmp_path: Path) -> None:
     row = table[(table["image"] == "b") & (table["quality"] == 100)].iloc[0]
     assert row["bytes"] == size
     assert row["bpp"] == pytest.approx(8 * size / 64**2)
-    assert row["lambda_"] == 256
+    assert row["lambda_"] == 16384
 
 
 def test_rising_notices_one_fall() -> None:

@@ -265,10 +265,10 @@ def test_weights_that_are_not_there_are_left_out_by_name():
     there, absent = codecs.present(["jpeg", "dfc-mini", "dfc-mini:never-trained@2"])
     assert there == ("jpeg", "dfc-mini")
     assert absent == ("dfc-mini:never-trained@2",)
-    assert codecs.family("dfc-mini:hyperprior@1") == codecs.family("dfc-mini:hyperprior")
-    assert codecs.family("dfc-mini@0") != codecs.family("dfc-mini:hyperprior")
-    named = codecs.get(["dfc-mini:hyperprior@1"])[0]
-    assert named.name == "dfc-mini:hyperprior@1"
+    assert codecs.family("dfc-mini:paper-2024@1") == codecs.family("dfc-mini:paper-2024")
+    assert codecs.family("dfc-mini@0") != codecs.family("dfc-mini:paper-2024")
+    named = codecs.get(["dfc-mini:paper-2024@1"])[0]
+    assert named.name == "dfc-mini:paper-2024@1"
 
 
 def test_a_rate_our_codec_cannot_reach_gives_its_smallest_file(photos, tmp_path):

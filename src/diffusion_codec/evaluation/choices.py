@@ -24,6 +24,7 @@ from diffusion_codec.parameter_estimation import Parameters
 
 Change = Callable[[Parameters], Parameters]
 MEASURES = ("psnr", "lpips-alex")
+QUALITIES, RATES = [25.0, 40.0, 55.0], [0.06, 0.1]
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def compare(
 def main(
     out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/codec_choices.csv"),
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
-    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 8,
+    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
     """Each open choice of the paper against the default, at equal rates (about ten minutes of two cores)."""
     names = {choice.weights for choice in CHOICES}
@@ -161,7 +162,7 @@ def main(
         if path.stem in names
     }
     pictures = datasets.load(dataset, limit)
-    table = compare(Backbone.from_pretrained("mini"), weights, pictures, [15, 30, 40, 50], [0.05, 0.1])
+    table = compare(Backbone.from_pretrained("mini"), weights, pictures, QUALITIES, RATES)
     table.insert(0, "dataset", pictures.name)
     table.to_csv(out, index=False)
     typer.echo(table.to_string(index=False))
