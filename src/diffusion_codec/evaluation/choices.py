@@ -24,7 +24,7 @@ from diffusion_codec.parameter_estimation import Parameters
 
 Change = Callable[[Parameters], Parameters]
 MEASURES = ("psnr", "lpips-alex")
-QUALITIES, RATES = [25.0, 40.0, 55.0], [0.06, 0.1]
+QUALITIES, RATES = [36.0, 56.0], [0.1]
 
 
 @dataclass(frozen=True)
