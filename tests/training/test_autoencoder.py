@@ -11,13 +11,14 @@ from torch import Tensor
 
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.training.autoencoder import (
+    DECODER_LEAD,
+    ENCODER_LEAD,
     AutoencoderConfig,
     AutoencoderRecipe,
     block_errors,
     build_autoencoder,
     cuts,
-    decoder_ends,
-    encoder_ends,
+    stage_ends,
 )
 from diffusion_codec.training.export import load_autoencoder
 from diffusion_codec.training.loop import train
@@ -65,8 +66,8 @@ def test_ends_are_where_the_layers_have_their_blocks(blocks: tuple[int, int, int
     )
     model = build_autoencoder(config)
     for layers, ends in (
-        (model.encoder.layers, encoder_ends(blocks)),
-        (model.decoder.layers, decoder_ends(blocks)),
+        (model.encoder.layers, stage_ends(blocks, ENCODER_LEAD)),
+        (model.decoder.layers, stage_ends(blocks, DECODER_LEAD)),
     ):
         found = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, AutoencoderTinyBlock)]
         assert [end for stage in ends[0] for end in stage] == found
@@ -75,19 +76,19 @@ def test_ends_are_where_the_layers_have_their_blocks(blocks: tuple[int, int, int
 
 def test_blocks_of_unequal_stages_are_joined_at_the_stage_s_end() -> None:
     # stages of ours: none, 2 of 2, 1 of 1, 1 of 2
-    assert cuts((0, 2, 1, 1), THEIRS[0], encoder_ends) == [(3, 4), (4, 5), (6, 7), (8, 10), (9, 11)]
+    assert cuts((0, 2, 1, 1), THEIRS[0], ENCODER_LEAD) == [(3, 4), (4, 5), (6, 7), (8, 10), (9, 11)]
 
 
 def test_the_teacher_itself_has_no_error() -> None:
     model, x = teacher(), torch.randn(1, 3, 32, 32)
     encoder = block_errors(
-        model.encoder.layers, model.encoder.layers, cuts(*[THEIRS[0]] * 2, encoder_ends), x
+        model.encoder.layers, model.encoder.layers, cuts(*[THEIRS[0]] * 2, ENCODER_LEAD), x
     )
     assert len(encoder) == sum(THEIRS[0]) + 1
     assert encoder.abs().max() == 0
     other = build_autoencoder(recipe().config)
     errors = block_errors(
-        other.encoder.layers, model.encoder.layers, cuts((0, 2, 1, 1), THEIRS[0], encoder_ends), x
+        other.encoder.layers, model.encoder.layers, cuts((0, 2, 1, 1), THEIRS[0], ENCODER_LEAD), x
     )
     assert (errors > 0.01).all()
 

@@ -154,7 +154,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
-    """Each open choice of the paper against the default, at equal rates (about ten minutes of two cores)."""
+    """Each open choice of the paper against the default, at equal rates (about ten minutes of one core)."""
     names = {choice.weights for choice in CHOICES}
     weights = {
         path.stem: codec_weights.load(path)

@@ -25,6 +25,8 @@ from diffusion_codec.training.photos import PhotoCrops
 
 Blocks = tuple[int, int, int, int]
 Cut = tuple[int, int]
+ENCODER_LEAD, DECODER_LEAD = 1, 2
+"""Layers before the blocks of each stage."""
 
 
 class AutoencoderConfig(LoopConfig):
@@ -42,7 +44,6 @@ class AutoencoderConfig(LoopConfig):
     decoder_blocks: Blocks = (3, 3, 3, 0)
     crop: int = 128
     distil_until_step: int = 0
-    l2_weight: float = 0.0
     perceptual_weight: float = 0.2
     perceptual_net: Net = "squeeze"
     teacher_weight: float = 0.0
@@ -78,8 +79,8 @@ class AutoencoderRecipe:
         perceives = config.perceptual_weight > 0 and "decoder" in config.halves
         self.perceptual = perceptual_loss(config.perceptual_net).to(device) if perceives else None
         theirs = tuple(teacher.config.num_encoder_blocks), tuple(teacher.config.num_decoder_blocks)
-        self.encoder_cuts = cuts(config.encoder_blocks, theirs[0], encoder_ends)
-        self.decoder_cuts = cuts(config.decoder_blocks, theirs[1], decoder_ends)
+        self.encoder_cuts = cuts(config.encoder_blocks, theirs[0], ENCODER_LEAD)
+        self.decoder_cuts = cuts(config.decoder_blocks, theirs[1], DECODER_LEAD)
         if config.distil_until_step and config.width != teacher.config.encoder_block_out_channels[0]:
             raise BadInputError(
                 f"width {config.width}: features are distilled at the teacher's width, "
@@ -125,7 +126,6 @@ class AutoencoderRecipe:
         if "decoder" in self.config.halves:
             terms |= self._reconstruction(x, y, y_teacher, generator)
         weights = {
-            "l2": self.config.l2_weight,
             "perceptual": self.config.perceptual_weight,
             "teacher_l1": self.config.teacher_weight,
         }
@@ -140,8 +140,6 @@ class AutoencoderRecipe:
         noise = noise * torch.rand(len(y), 1, 1, 1, generator=generator)
         decoded = self.model.decoder(y + noise.to(self.device)).float()
         terms = {"l1": F.l1_loss(decoded, x)}
-        if config.l2_weight:
-            terms["l2"] = F.mse_loss(decoded, x)
         if config.teacher_weight:
             with torch.no_grad():
                 picture = self.teacher.decoder(y_teacher).float()
@@ -151,33 +149,29 @@ class AutoencoderRecipe:
         return terms
 
 
-def encoder_ends(blocks: Blocks) -> tuple[list[list[int]], int]:
-    """Where each stage's blocks end in ``EncoderTiny.layers`` (a convolution leads each stage), and the length."""
+def stage_ends(blocks: Blocks, lead: int) -> tuple[list[list[int]], int]:
+    """Where each stage's blocks end in the ``layers`` of a half, and the number of layers.
+
+    ``lead`` layers come before the blocks of each stage: 1 in ``EncoderTiny``, 2 in ``DecoderTiny``; one convolution
+    ends both.
+    """
     ends, position = [], 0
     for count in blocks:
-        position += 1
+        position += lead
         ends.append([position + i for i in range(1, count + 1)])
         position += count
     return ends, position + 1
 
 
-def decoder_ends(blocks: Blocks) -> tuple[list[list[int]], int]:
-    """The same for ``DecoderTiny.layers``: two layers lead the first stage and each further one."""
-    ends, position = [], 0
-    for count in blocks:
-        position += 2
-        ends.append([position + i for i in range(1, count + 1)])
-        position += count
-    return ends, position + 1
-
-
-def cuts(ours: Blocks, theirs: Blocks, ends: Any) -> list[Cut]:
+def cuts(ours: Blocks, theirs: Blocks, lead: int) -> list[Cut]:
     """Pairs of layer indices (ours, the teacher's) up to which both should compute the same.
 
     Blocks are paired one by one in stages of equal depth, else at the stage's end; a stage without blocks of
     ours has no end of its own.
     """
-    (our_ends, our_length), (their_ends, their_length) = ends(ours), ends(theirs)
+    (our_ends, our_length), (their_ends, their_length) = (
+        stage_ends(blocks, lead) for blocks in (ours, theirs)
+    )
     pairs: list[Cut] = []
     for own, other in zip(our_ends, their_ends, strict=True):
         if len(own) == len(other):

@@ -27,12 +27,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Name -> what differs from the configuration."""
 
-Denoise = dict[str, Backbone]
+Candidates = dict[str, Backbone]
 
 
 def train_variants(
     config: DenoiserConfig, latents: list[Tensor], backbone: Backbone, out: Path, device: str = "cpu"
-) -> Denoise:
+) -> Candidates:
     """Every candidate trained for ``config.steps`` steps from the same seed, with ``backbone``'s autoencoder."""
     trained = {}
     for name, changes in VARIANTS.items():
@@ -52,7 +52,7 @@ def train_variants(
 
 
 @torch.inference_mode()
-def measure(candidates: Denoise, backbone: Backbone, pictures: ImageDataset) -> pd.DataFrame:
+def measure(candidates: Candidates, backbone: Backbone, pictures: ImageDataset) -> pd.DataFrame:
     """Means over pictures of one-step denoised latents, quantised with the step matched to t.
 
     Columns: t, dither (universal quantisation or rounding), denoiser ("none": the dequantised latent), measures.
