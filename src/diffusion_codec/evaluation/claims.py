@@ -256,8 +256,8 @@ def training_images(folder: Path) -> Evidence | None:
     return Evidence(
         value=float(listing.files + TRAINING_FRAMES) if high < 0 else 0.0,
         protocol=f"trained on the data set {TRAINING_SET} and {TRAINING_FRAMES} frames of Vimeo-90k; "
-        f"denoising changes LPIPS (alex) by {change:+.3f} at {GAIN_RATE:g} bits per pixel on {int(row['images'].iloc[0])} photographs of kodak "
-        f"(95 % below {high:+.3f})",
+        f"denoising changes LPIPS (alex) by {change:+.3f} at {GAIN_RATE:g} bits per pixel on "
+        f"{int(row['images'].iloc[0])} photographs of kodak (95 % below {high:+.3f})",
         files=("kodak_rd.csv",),
         made="make results",
     )
