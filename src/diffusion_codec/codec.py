@@ -64,6 +64,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to the stage ``name``."""
         started = time.perf_counter()
         yield
         if self.device.type == "cuda":

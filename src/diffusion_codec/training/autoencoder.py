@@ -88,6 +88,7 @@ class AutoencoderRecipe:
             )
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Single blocks at first, whole halves later; see :class:`diffusion_codec.training.loop.Recipe`."""
         x = self.crops.draw(self.config.batch_size, generator)
         x = x.to(self.device, memory_format=torch.channels_last)
         if step < self.config.distil_until_step:

@@ -80,6 +80,7 @@ class CodecRecipe:
         self.model: CodecModel = CodecModel(config).to(device)
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The rate alone at first, rate and distortion later; see :class:`diffusion_codec.training.loop.Recipe`."""
         config = self.config
         alone = step < config.rate_only_steps
         x, y = self.crops.draw(config.rate_only_batch_size if alone else config.batch_size, generator)

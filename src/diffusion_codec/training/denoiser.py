@@ -66,6 +66,7 @@ class DenoiserRecipe:
         self.alpha_bar = STABLE_DIFFUSION.alpha_bar.float()
 
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Mean squared error of the prediction; see :class:`diffusion_codec.training.loop.Recipe`."""
         config = self.config
         _, y_0 = self.crops.draw(config.batch_size, generator)
         count = len(y_0)

@@ -171,6 +171,7 @@ class CsvLog:
         self.rows: list[dict[str, Any]] = [row for row in rows if int(row["step"]) <= step]
 
     def append(self, row: dict[str, Any]) -> None:
+        """Write the table with one row more, whole or not at all."""
         self.rows.append(row)
         part = self.path.with_suffix(".part")
         with part.open("w", newline="") as file:
