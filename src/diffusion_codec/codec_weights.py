@@ -32,6 +32,9 @@ from diffusion_codec.entropy.model import Context, EntropyModel, SideInformation
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.parameter_estimation import ParameterEstimation
 
+DEFAULT = "paper-2025"
+"""The best of those that ship (data/results/codec_choices.csv)."""
+
 FINGERPRINT_BYTES = 4
 MAX_BYTES = 2**28
 MAX_ABOUT = 2**16
@@ -72,12 +75,13 @@ def _embedded() -> dict[str, Path]:
 
 
 def embedded_weights(name: str = "default") -> Path:
-    """The file of codec weights that ships with the package.
+    """The file of codec weights that ships with the package; ``default`` is :data:`DEFAULT`.
 
     Raises:
         MissingDataError: no such name; the message lists those there are.
     """
     embedded = _embedded()
+    name = DEFAULT if name == "default" else name
     if name not in embedded:
         raise MissingDataError(
             f"no embedded codec weights {name!r}; embedded: {', '.join(embedded) or 'none'}"

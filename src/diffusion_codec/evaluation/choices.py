@@ -1,6 +1,6 @@
 """The choices the paper leaves open, each measured: `python -m diffusion_codec.evaluation.choices`.
 
-One thing is changed at a time against the default; files are real, and the measures are compared at equal rates,
+One thing is changed at a time against `independent`, the weights that leave P_phi every freedom; files are real, and the measures are compared at equal rates,
 read off each choice's own curve.
 """
 
@@ -29,11 +29,11 @@ QUALITIES, RATES = [36.0, 56.0], [0.1]
 
 @dataclass(frozen=True)
 class Choice:
-    """One setting of one open question; what is not named is the default's."""
+    """One setting of one open question, the rest as trained with alpha and t independent of each other."""
 
     question: str
     name: str
-    weights: str = "default"
+    weights: str = "independent"
     change: Change | None = None
     steps: int = DEFAULT_STEPS
     dither_seed: int | None = None
@@ -81,7 +81,7 @@ def coarse_alpha(per_octave: int) -> Change:
 
 
 CHOICES = (
-    Choice("default", "default"),
+    Choice("base", "independent"),
     Choice("gamma", "one alpha for all channels", change=shared_alpha),
     Choice("gamma", "no beta", change=no_beta),
     Choice("t", "tied: matched to the step", change=scaled_timestep(1.0)),
@@ -154,7 +154,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
-    """Each open choice of the paper against the default, at equal rates (about ten minutes of one core)."""
+    """Each open choice of the paper against its most general form, at equal rates (about ten minutes of one core)."""
     names = {choice.weights for choice in CHOICES}
     weights = {
         path.stem: codec_weights.load(path)

@@ -235,7 +235,7 @@ def check(names: Sequence[str]) -> None:
         if name not in baselines.names() and (own is None or (ceiling and (own["steps"] or own["weights"]))):
             raise BadInputError(
                 f"codec {name!r} is unknown; choose from {', '.join(baselines.names())}, dfc-<backbone> "
-                "(dfc-mini), dfc-<backbone>:<codec weights> (dfc-mini:hyperprior), dfc-<backbone>@<denoising steps> "
+                "(dfc-mini), dfc-<backbone>:<codec weights> (dfc-mini:paper-2024), dfc-<backbone>@<denoising steps> "
                 "(dfc-mini@0), ceiling-<backbone> (ceiling-mini)"
             )
 

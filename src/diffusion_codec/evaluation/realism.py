@@ -37,7 +37,7 @@ CODECS = (
     "dfc-mini",
     "dfc-mini@0",
     "dfc-mini:paper-2024",
-    "dfc-mini:paper-2025",
+    "dfc-mini:independent",
     "avif",
     "jpeg-xl",
     "vvc",

@@ -43,7 +43,7 @@ _CONVENTIONAL = {
 _VARIANTS = {
     "paper-2024": ("as the 2024 paper", "X", "-."),
     "paper-2025": ("as the 2025 follow-up", "*", (0, (5, 1))),
-    "hyperprior": ("with hyperprior", "h", ":"),
+    "independent": ("with α and t independent", "h", ":"),
 }
 
 

@@ -36,6 +36,8 @@ class AutoencoderConfig(LoopConfig):
     train the two halves side by side. The decoder then learns from the teacher's latents, or, with
     ``own_latents``, from those of the encoder the run was started with. ``teacher_weight`` asks for the teacher's
     picture too (L1): its decoder was trained against a discriminator, and ours learns that sharpness from it.
+    ``adversarial_weight`` asks for a discriminator of our own; the gradient it sends into the decoded picture is as
+    long as that of an L1 loss of this weight.
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
@@ -47,6 +49,7 @@ class AutoencoderConfig(LoopConfig):
     perceptual_weight: float = 0.2
     perceptual_net: Net = "squeeze"
     teacher_weight: float = 0.0
+    adversarial_weight: float = 0.0
     latent_noise: float = 0.0
     own_latents: bool = False
 
@@ -63,6 +66,19 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderTiny:
     )
 
 
+def build_discriminator() -> nn.Sequential:
+    """Patches of 18 pixels, true or decoded (Isola et al., CVPR 2017): (N, 3, H, W) to logits (N, 1, H/4, W/4)."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(32, 64, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 64, 3, 1, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 1, 1),
+    )
+
+
 class AutoencoderRecipe:
     """Latent distillation for the encoder, reconstruction for the decoder, in one step."""
 
@@ -75,6 +91,8 @@ class AutoencoderRecipe:
         self.teacher: Any = teacher.to(device, memory_format=torch.channels_last)
         for name, half in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
             half.requires_grad_(name in config.halves)
+        if config.adversarial_weight:
+            self.model.discriminator = build_discriminator().to(device, memory_format=torch.channels_last)
         self.crops = PhotoCrops(photos, config.crop)
         perceives = config.perceptual_weight > 0 and "decoder" in config.halves
         self.perceptual = perceptual_loss(config.perceptual_net).to(device) if perceives else None
@@ -129,6 +147,7 @@ class AutoencoderRecipe:
         weights = {
             "perceptual": self.config.perceptual_weight,
             "teacher_l1": self.config.teacher_weight,
+            "adversarial": self.config.adversarial_weight,
         }
         loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
         return {"loss": loss, **terms}
@@ -147,7 +166,25 @@ class AutoencoderRecipe:
             terms["teacher_l1"] = F.l1_loss(decoded, picture)
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(decoded, x).float().mean()
+        if config.adversarial_weight:
+            terms |= adversarial_losses(self.model.discriminator, decoded, x)
         return terms
+
+
+def adversarial_losses(discriminator: nn.Module, decoded: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """Hinge losses: ``discriminator`` trains only the discriminator, ``adversarial`` only the decoder.
+
+    The gradient of ``adversarial`` in ``decoded`` has the norm of an L1 loss's, whatever the discriminator's scale.
+    """
+    picture = decoded.detach()
+    hinge = F.relu(1 - discriminator(x)).mean() + F.relu(1 + discriminator(picture)).mean()
+    fixed = {name: p.detach() for name, p in discriminator.named_parameters()}
+    picture.requires_grad_()
+    score = torch.func.functional_call(discriminator, fixed, picture).float().mean()
+    (gradient,) = torch.autograd.grad(-score, picture)
+    gradient = gradient / (gradient.norm() * gradient.numel() ** 0.5).clamp_min(1e-12)
+    pulled = (gradient * (decoded - picture.detach())).sum()
+    return {"discriminator": hinge.float(), "adversarial": pulled - score.detach()}
 
 
 def stage_ends(blocks: Blocks, lead: int) -> tuple[list[list[int]], int]:

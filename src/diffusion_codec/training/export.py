@@ -20,6 +20,8 @@ from diffusion_codec.training.codec import CodecConfig, CodecModel
 from diffusion_codec.training.denoiser import DenoiserConfig, build_denoiser
 
 LATENT_SPACE = "stable-diffusion-1"
+DISCRIMINATOR = ".discriminator."
+"""Part of a checkpoint's names that only training needs."""
 
 
 def averaged_weights(runs: Sequence[Path], model: nn.Module) -> nn.Module:
@@ -34,7 +36,7 @@ def averaged_weights(runs: Sequence[Path], model: nn.Module) -> nn.Module:
         if not path.is_file():
             raise BadInputError(f"{run} holds no checkpoint; train first")
         with safe_open(path, "pt") as file:
-            names = [n for n in file.keys() if n.startswith("ema.")]  # noqa: SIM118
+            names = [n for n in file.keys() if n.startswith("ema.") and DISCRIMINATOR not in n]  # noqa: SIM118
             state |= {n.removeprefix("ema."): file.get_tensor(n) for n in names}
     found = model.load_state_dict(state, strict=False)
     if found.missing_keys or found.unexpected_keys:
