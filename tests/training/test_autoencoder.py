@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from safetensors.torch import load_file
 from torch import Tensor
 
 from diffusion_codec.errors import BadInputError
@@ -15,8 +16,10 @@ from diffusion_codec.training.autoencoder import (
     ENCODER_LEAD,
     AutoencoderConfig,
     AutoencoderRecipe,
+    adversarial_losses,
     block_errors,
     build_autoencoder,
+    build_discriminator,
     cuts,
     stage_ends,
 )
@@ -148,3 +151,33 @@ def test_crops_are_parts_of_photographs_mirrored_or_not() -> None:
     assert torch.equal(drawn, crops.draw(12, torch.Generator().manual_seed(0)))
     slopes = (drawn[:, 0, 0, 1] - drawn[:, 0, 0, 0]).sign()
     assert set(slopes.tolist()) == {-1.0, 1.0}
+
+
+def test_each_adversarial_loss_trains_its_own_network() -> None:
+    torch.manual_seed(1)
+    discriminator = build_discriminator()
+    decoded, x = torch.randn(2, 3, 32, 32, requires_grad=True), torch.randn(2, 3, 32, 32)
+    losses = adversarial_losses(discriminator, decoded, x)
+    judging = torch.autograd.grad(
+        losses["discriminator"], [decoded, *discriminator.parameters()], allow_unused=True
+    )
+    assert judging[0] is None
+    # the last bias moves the scores of true and decoded patches alike: nothing to learn
+    assert all(g is not None and g.any() for g in judging[1:-1])
+    pulling = torch.autograd.grad(
+        losses["adversarial"], [decoded, *discriminator.parameters()], allow_unused=True
+    )
+    assert all(g is None for g in pulling[1:])
+    l1 = torch.autograd.grad((decoded - x).abs().mean(), decoded)[0]
+    assert pulling[0].norm() == pytest.approx(float(l1.norm()), rel=1e-4)
+    with torch.no_grad():
+        closer = decoded - 0.1 * pulling[0] / pulling[0].norm()
+        assert discriminator(closer).mean() > discriminator(decoded).mean()
+
+
+def test_the_discriminator_stays_out_of_what_ships(tmp_path: Path) -> None:
+    made = recipe(adversarial_weight=0.5)
+    train(made, tmp_path)
+    stored = load_file(tmp_path / "state.safetensors")
+    assert any("discriminator" in name for name in stored)
+    assert not any("discriminator" in name for name in load_autoencoder([tmp_path]).state_dict())

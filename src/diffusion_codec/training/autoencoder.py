@@ -122,7 +122,7 @@ class AutoencoderRecipe:
             )
         if "decoder" in self.config.halves:
             with torch.no_grad():
-                y = teacher.encoder(x).float()
+                y = (model if self.config.own_latents else teacher).encoder(x).float()
             # the decoder of AutoencoderTiny clamps its input softly
             errors["decoder_blocks"] = block_errors(
                 model.decoder.layers, teacher.decoder.layers, self.decoder_cuts, torch.tanh(y / 3) * 3

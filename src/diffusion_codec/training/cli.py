@@ -116,7 +116,7 @@ def autoencoder(
     pixels = _photos(photos, settings.photos_limit)
     recipe = AutoencoderRecipe(settings, pixels, _teacher(teacher), device)
     if start_from:
-        # a discriminator starts anew
+        # what those runs lack, a discriminator or a block more, starts anew
         recipe.model.load_state_dict(load_autoencoder(start_from).state_dict(), strict=False)
     train(recipe, out, stop_after)
 
