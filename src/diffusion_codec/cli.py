@@ -95,7 +95,8 @@ BackboneOption = Annotated[
 WeightsOption = Annotated[
     str,
     typer.Option(
-        metavar="NAME|FILE", help="P_phi and entropy model: default, independent, paper-2024, paper-2025, or a file."
+        metavar="NAME|FILE",
+        help="P_phi and entropy model: default, independent, paper-2024, paper-2025, or a file.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]

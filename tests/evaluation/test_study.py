@@ -85,6 +85,9 @@ def test_only_what_is_missing_is_measured(photos, tmp_path):
     assert codec.calls == 3
     assert (more.stored, more.new) == (3, 3)
     assert "3 numbers stored with the project, 3 measured by this notebook" in more.caption
+    days = {more.results.run(record).date for record in more.results.records}
+    assert len(days) == 1
+    assert f"({days.pop()}; code " in more.caption
     again = Counting()
     same = measure(wanted((0.8, 1.6)), stored, out, chosen=[again])
     assert again.calls == 0

@@ -1,7 +1,7 @@
 """The choices the paper leaves open, each measured: `python -m diffusion_codec.evaluation.choices`.
 
-One thing is changed at a time against `independent`, the weights that leave P_phi every freedom; files are real, and the measures are compared at equal rates,
-read off each choice's own curve.
+One thing is changed at a time against `independent`, the weights that leave P_phi every freedom; files are real, and
+the measures are compared at equal rates, read off each choice's own curve.
 """
 
 from collections.abc import Callable, Mapping

@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,12 @@ class CodecInfo(_Closed):
 
 
 class Run(_Closed):
-    """What all rows of one run share. `id` is a hash of the content, so equal runs are one run."""
+    """What all rows of one run share. `id` is a hash of the content, so equal runs are one run.
 
+    `date` is the day it began, in UTC; runs before 2026-11-26 have none.
+    """
+
+    date: str | None = None
     commit: str
     python: str
     machine: str
@@ -73,7 +78,7 @@ class Run(_Closed):
     @property
     def id(self) -> str:
         """First 12 hexadecimal digits of the content's SHA-256."""
-        content = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        content = json.dumps(self.model_dump(exclude_none=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -245,7 +250,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _write_runs(path: Path, runs: Iterable[Run]) -> None:
-    content = {run.id: run.model_dump() for run in runs}
+    content = {run.id: run.model_dump(exclude_none=True) for run in runs}
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     write_atomically(runs_path(path), text.encode(), force=True)
 
@@ -282,6 +287,7 @@ def versions() -> dict[str, str]:
 def environment(device: str, seed: int) -> dict[str, Any]:
     """The fields of a Run that describe code and machine."""
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

@@ -148,9 +148,11 @@ class Measured:
         told = f"{self.note} " if self.note else ""
         runs = {record.run: self.results.run(record) for record in self.results.records}.values()
         commits = ", ".join(sorted({run.commit[:8] for run in runs}))
+        days = sorted({run.date for run in runs if run.date})
+        span = f"{' to '.join(dict.fromkeys([days[0], days[-1]]))}; " if days else ""
         machines = ", ".join(sorted({f"{run.machine}, {run.device}" for run in runs}))
         source = f"{self.photographs.origin}, SHA-256 {self.photographs.sha256[:8]}…"
-        return f"{told}{photos} ({source}); {when} (code {commits}; {machines})"
+        return f"{told}{photos} ({source}); {when} ({span}code {commits}; {machines})"
 
 
 def open_photographs(name: str) -> tuple[ImageDataset, str]:
