@@ -43,7 +43,7 @@ class AutoencoderConfig(LoopConfig):
     halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
     width: int = 64
     encoder_blocks: Blocks = (0, 3, 3, 3)
-    decoder_blocks: Blocks = (3, 3, 3, 0)
+    decoder_blocks: Blocks = (3, 3, 3, 1)
     crop: int = 128
     distil_until_step: int = 0
     perceptual_weight: float = 0.2

@@ -107,8 +107,9 @@ class CodecRecipe:
         assert x is not None
         squared_error = self._squared_error(x.to(self.device), z_hat, alpha, beta, t)
         terms |= {"mse": squared_error.mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
-        # relative to the rate, so that the largest lambda does not drown the others
-        trade_off = (lambda_ * squared_error + rate) / rate.detach()
+        # the gradient of log L: no lambda drowns the others
+        trade_off = lambda_ * squared_error + rate
+        trade_off = trade_off / trade_off.detach()
         return {"loss": trade_off.mean() + terms["bpp"], **terms}
 
     def _parameters(
