@@ -73,7 +73,7 @@ class Stopwatch:
 
 
 def lambda_of(quality: float) -> float:
-    """The trade-off lambda of quality 0..100: 2^-2 to 2^18, equal steps in log lambda."""
+    """The trade-off lambda of quality 0..100: 1 to 2^18, equal steps in log lambda."""
     low, high = LOG2_LAMBDA_RANGE
     return float(2.0 ** (low + (high - low) * quality / 100))
 

@@ -9,7 +9,7 @@ from diffusion_codec.quantization import matched_timestep
 from diffusion_codec.schedule import STABLE_DIFFUSION
 
 CHANNELS = 4
-LOG2_LAMBDA_RANGE = (-2.0, 18.0)
+LOG2_LAMBDA_RANGE = (0.0, 18.0)
 
 
 class Parameters(NamedTuple):
