@@ -152,5 +152,5 @@ def test_embedded_codec_holds_its_size_limit_closely() -> None:
 
 
 def test_unknown_embedded_weights_list_the_known() -> None:
-    with pytest.raises(MissingDataError, match="default"):
+    with pytest.raises(MissingDataError, match="independent, paper-2024, paper-2025"):
         Codec.from_pretrained(weights="nonsense")

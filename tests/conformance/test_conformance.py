@@ -228,7 +228,7 @@ def test_decompress_takes_weights_by_file(tmp_path: Path) -> None:
     assert rms <= read_manifest(GOLDEN).tolerance.rms
 
 
-@pytest.mark.parametrize("name", ["default", "paper-2024", "paper-2025"])
+@pytest.mark.parametrize("name", ["independent", "paper-2024", "paper-2025"])
 def test_embedded_weights_are_read_by_the_rules_for_strangers(name: str) -> None:
     weights = codec_weights.load(codec_weights.embedded_weights(name))
     assert isinstance(weights.latent_coder.gaussian, np.ndarray)

@@ -36,16 +36,16 @@ def test_measures_are_read_off_the_curve_and_not_beyond_it() -> None:
 
 def test_choices_are_measured_on_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = (
-        Choice("default", "default"),
+        Choice("base", "independent"),
         Choice("gamma", "one alpha for all channels", change=choices.shared_alpha),
         Choice("variant", "paper-2099", weights="paper-2099"),
     )
     monkeypatch.setattr(choices, "CHOICES", named)
     monkeypatch.setattr(choices, "MEASURES", ("psnr",))
-    weights = {"default": codec_weights.load(tiny_weights_file(tmp_path / "default.safetensors"))}
+    weights = {"independent": codec_weights.load(tiny_weights_file(tmp_path / "tiny.safetensors"))}
     pictures = datasets.subset(datasets.load("sample"), 1)
-    curve = choices.measure(named[0], tiny_backbone(), weights["default"], pictures, [0.0, 100.0])
+    curve = choices.measure(named[0], tiny_backbone(), weights["independent"], pictures, [0.0, 100.0])
     rate = round(float(curve.bpp.mean()), 3)
     table = compare(tiny_backbone(), weights, pictures, [0.0, 100.0], [rate])
-    assert table["choice"].tolist() == ["default", "one alpha for all channels"]
+    assert table["choice"].tolist() == ["independent", "one alpha for all channels"]
     assert table[f"psnr at {rate:g}"].notna().all()

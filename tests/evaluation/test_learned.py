@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from diffusion_codec.codec import lambda_of
 from diffusion_codec.evaluation import learned
 from diffusion_codec.parameter_estimation import ParameterEstimation
 from tests.tiny import tiny_codec
@@ -41,7 +42,7 @@ def test_rates_are_sizes_of_real_files(tmp_path: Path) -> None:
     row = table[(table["image"] == "b") & (table["quality"] == 100)].iloc[0]
     assert row["bytes"] == size
     assert row["bpp"] == pytest.approx(8 * size / 64**2)
-    assert row["lambda_"] == 16384
+    assert row["lambda_"] == lambda_of(100)
 
 
 def test_rising_notices_one_fall() -> None:
