@@ -17,6 +17,7 @@ from tests.tiny import tiny_codec
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(bench.fetch, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(bench, "photograph", lambda width, height: np.zeros((height, width, 3), np.uint8))
     folder = tmp_path / "data" / "results"
     folder.mkdir(parents=True)
     return folder
