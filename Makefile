@@ -27,6 +27,7 @@ BOOK    := $(BIN)/python -m diffusion_codec.book
 export NB P DATASET
 DATASET ?= kodak
 SMOKE_FLAG := $(if $(filter-out 0,$(SMOKE)),--smoke)
+SAVE_FLAG  := $(if $(SMOKE_FLAG),,--save)
 FORCE_FLAG := $(if $(filter-out 0,$(FORCE)),--force)
 PYTEST  ?= -q -n 2 --dist loadfile
 ROBUSTNESS := tests/conformance tests/fuzz tests/attacks tests/faults tests/test_limits.py
@@ -63,6 +64,21 @@ run: | $(READY)  ## Run one notebook, NB=03, with other parameters, P='bitrates:
 
 bench: | $(READY)  ## Measure seconds by stage and memory of compress and decompress
 	$(BIN)/python -m diffusion_codec.bench $(SMOKE_FLAG)
+
+# CompressAI and OpenVINO live in an environment of their own, laid over the tested one.
+PEERS    := build/peers
+PACKAGES := compressai==1.2.8 einops==0.8.2 torch-geometric==2.8.1 openvino==2026.4.1 openvino-telemetry==2025.2.0
+bench-records: | $(READY)  ## Measure all records of speed again, peers and engines included: data/results/bench*.json
+	@test -x $(PEERS)/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(PEERS)
+	@$(BIN)/uv pip install --quiet --no-deps --python $(PEERS)/bin/python $(PACKAGES)
+	@$(BIN)/python -c 'import sys, sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > $$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tested.pth
+	$(BIN)/python -m diffusion_codec.bench $(SMOKE_FLAG) $(SAVE_FLAG)
+	$(if $(SMOKE_FLAG),,$(BIN)/python -m diffusion_codec.bench --growth --save)
+	$(BIN)/python -m diffusion_codec.bench_folders $(SMOKE_FLAG) $(SAVE_FLAG)
+	$(PEERS)/bin/python -m diffusion_codec.bench_engines $(SMOKE_FLAG) $(SAVE_FLAG)
+	$(PEERS)/bin/python -m diffusion_codec.bench_peers $(SMOKE_FLAG) $(SAVE_FLAG)
+	$(if $(SMOKE_FLAG),,@$(MAKE) --no-print-directory seal)
 
 results: | $(READY)  ## Measure this codec and its rivals again, DATASET=kodak: data/results/
 	OMP_NUM_THREADS=1 $(BIN)/python -m diffusion_codec.evaluation --jobs 0 $(SMOKE_FLAG)
@@ -131,4 +147,4 @@ $(READY):
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'
 	@rm -f $(VENV)/.ready-* && touch $@
 
-.PHONY: help setup test lint format book run bench results realism evidence claims numbers seal study robustness fuzz audit-packages audit lock clean
+.PHONY: help setup test lint format book run bench bench-records results realism evidence claims numbers seal study robustness fuzz audit-packages audit lock clean

@@ -1,7 +1,9 @@
-"""``python -m diffusion_codec.bench``: seconds and memory of the codec, as a table.
+"""``python -m diffusion_codec.bench``: seconds, operations and memory of the codec, as a table.
 
 Each size is measured in a fresh process: loading, then the median of several warm runs of compress and decompress,
-stage by stage, then the range coder alone on the same symbols, then the most memory the process ever held.
+stage by stage, then the most memory the process ever held, then the range coder alone on the same symbols and the
+machine's speed in plain matrix products, against which the stages are judged. With ``--growth`` the sizes go from a
+tenth of a megapixel to a dozen, or to 48 with ``--largest``.
 """
 
 import json
@@ -14,27 +16,35 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from PIL import Image, ImageOps
-from rich.console import Console
-from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion_codec import bitstream, datasets, fetch
+from diffusion_codec import bitstream, fetch
+from diffusion_codec.backbone.options import run_options
 from diffusion_codec.codec import DEFAULT_STEPS, Codec
 from diffusion_codec.entropy.coder import LatentCoder, Streams
 from diffusion_codec.entropy.model import SideInformation, table_indices
 from diffusion_codec.entropy.range_coder import Decoder, Encoder
 from diffusion_codec.errors import DiffusionCodecError
-from diffusion_codec.evaluation.records import environment
 from diffusion_codec.files import write_atomically
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Pictures and records are imported where they are needed: a fresh process shall hold what the codec holds, no more.
 
 PHOTOGRAPH = "motorcycle_left"
 SIZES = ((256, 256), (768, 512))
+GROWTH = ((384, 256), (768, 512), (1536, 1024), (2048, 1365), (3072, 2048), (4344, 2896))
+LARGEST = (8000, 6000)
 SMOKE_SIZES = ((64, 48),)
+MATRIX = 1024
+"""Side of the matrices whose product measures the machine."""
+
 REPEATS, SMOKE_REPEATS = 5, 1
 
 app = typer.Typer(add_completion=False)
@@ -51,11 +61,16 @@ class Job:
     backbone: str = "mini"
     weights: str = "default"
     device: str = "cpu"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Medians in seconds of warm runs, bytes of the file, and the peak memory of the whole process in bytes."""
+    """Medians in seconds of warm runs, bytes of the file, and the peak memory of the whole process in bytes.
+
+    ``operations`` are those of E, of the reverse process and of D, two a multiply-add; ``matrix_speed`` is how many a
+    second the machine reaches in a product of two square matrices, by number format; ``formats`` are the networks'.
+    """
 
     width: int
     height: int
@@ -66,26 +81,42 @@ class Measurement:
     symbols: int
     file_bytes: int
     peak_memory: int
+    operations: dict[str, int]
+    formats: dict[str, str]
+    matrix_speed: dict[str, float]
 
 
 def photograph(width: int, height: int) -> np.ndarray:
     """A photograph that ships with scikit-image, scaled and cut to uint8 (height, width, 3)."""
+    from PIL import Image, ImageOps
+
+    from diffusion_codec import datasets
+
     items = {item.id: item for item in datasets.load("sample")}
     image = Image.fromarray(items[PHOTOGRAPH].pixels())
     return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
 
 
-def measure(job: Job) -> Measurement:
-    """Run ``job`` in this process."""
-    pixels = photograph(job.width, job.height)
+def measure(job: Job, pixels: np.ndarray | None = None) -> Measurement:
+    """Run ``job`` in this process; ``pixels`` are the photograph, if it is at hand already."""
+    if pixels is None:
+        pixels = photograph(job.width, job.height)
     started = time.perf_counter()
-    codec = Codec.from_pretrained(job.backbone, job.weights, job.device)
+    run = run_options(job.precision, False, False, False)
+    codec = Codec.from_pretrained(job.backbone, job.weights, job.device, run)
     load = time.perf_counter() - started
     data = codec.compress(pixels).data  # warms the caches, as decompress does
     codec.decompress(data, job.steps)
     compress = [_timed(lambda: codec.compress(pixels).seconds) for _ in range(job.repeats)]
     decompress = [_timed(lambda: codec.decompress(data, job.steps).seconds) for _ in range(job.repeats)]
+    peak = peak_memory()
     coding, symbols = range_coder_alone(codec.weights.latent_coder, data, job.repeats)
+    vae = codec.backbone.vae
+    formats = {
+        "encode": _format(vae.encoder),
+        "denoise": _format(codec.backbone.unet),
+        "decode": _format(vae.decoder),
+    }
     return Measurement(
         width=job.width,
         height=job.height,
@@ -95,8 +126,50 @@ def measure(job: Job) -> Measurement:
         range_coder=coding,
         symbols=symbols,
         file_bytes=len(data),
-        peak_memory=peak_memory(),
+        peak_memory=peak,
+        operations=operations(codec, job),
+        formats=formats,
+        matrix_speed={name: matrix_speed(name, job.device) for name in sorted(set(formats.values()))},
     )
+
+
+@torch.inference_mode()
+def operations(codec: Codec, job: Job) -> dict[str, int]:
+    """What E, the reverse process and D take for one picture, counted on whole tiles of zeros."""
+    backbone = codec.backbone
+    height, width = (-(-side // 8) for side in (job.height, job.width))
+    x = torch.zeros(1, 3, 8 * height, 8 * width, device=backbone.device)
+    y, t = (
+        torch.zeros(1, 4, height, width, device=backbone.device),
+        torch.tensor([100.0], device=backbone.device),
+    )
+    runs: dict[str, Callable[[], object]] = {
+        "encode": lambda: backbone.encode(x),
+        "denoise": lambda: backbone.denoise(y, t, job.steps),
+        "decode": lambda: backbone.decode(y),
+    }
+    counted = {}
+    for stage, run in runs.items():
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counted[stage] = int(counter.get_total_flops())
+    return counted
+
+
+def matrix_speed(name: str, device: str = "cpu") -> float:
+    """Operations a second in products of two matrices of that number format: the best of several."""
+    a = torch.ones(MATRIX, MATRIX, dtype=getattr(torch, name), device=device)
+
+    def multiply() -> None:
+        torch.mm(a, a)
+        if a.is_cuda:
+            torch.cuda.synchronize(a.device)
+
+    return 2 * MATRIX**3 / min(_seconds(multiply) for _ in range(8))
+
+
+def _format(network: torch.nn.Module) -> str:
+    return str(next(network.parameters()).dtype).removeprefix("torch.")
 
 
 def range_coder_alone(coder: LatentCoder, data: bytes, repeats: int) -> tuple[dict[str, float], int]:
@@ -152,11 +225,19 @@ def in_fresh_process(job: Job) -> Measurement:
     """:func:`measure` in a process of its own, so that its memory is nobody else's."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(measure, job).result()
+        return pool.submit(measure, job, photograph(job.width, job.height)).result()
 
 
-def table(measurements: list[Measurement]) -> Table:
+def share_of_peak(measured: Measurement, stage: str) -> float:
+    """The part of the machine's speed in matrix products that a stage reaches."""
+    seconds = {**measured.compress, **measured.decompress}[stage]
+    return measured.operations[stage] / seconds / measured.matrix_speed[measured.formats[stage]]
+
+
+def table(measurements: list[Measurement]) -> "Table":
     """One column a size, one row a stage."""
+    from rich.table import Table
+
     shown = Table("", *(f"{m.width} x {m.height}" for m in measurements), box=None)
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -172,6 +253,9 @@ def table(measurements: list[Measurement]) -> Table:
     rows("decompress", "decompress")
     shown.add_row("range coder alone", *(f"{m.symbols} symbols" for m in measurements))
     rows("range coder", "range_coder")
+    for stage in measurements[0].operations:
+        counted = (f"{m.operations[stage] / 1e9:.0f} G, {share_of_peak(m, stage):.0%}" for m in measurements)
+        shown.add_row(f"operations of {stage}, share of peak", *counted)
     shown.add_row("file", *(f"{m.file_bytes} bytes" for m in measurements))
     shown.add_row("peak memory of the process", *(f"{m.peak_memory / 2**20:.0f} MiB" for m in measurements))
     return shown
@@ -202,12 +286,26 @@ def bench(
     backbone: Annotated[str, typer.Option(help="Embedded backbone or a folder")] = "mini",
     weights: Annotated[str, typer.Option(help="Codec weights: embedded by name, or a file")] = "default",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    save: Annotated[bool, typer.Option("--save", help="Also write data/results/bench.json")] = False,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Sizes from 0.1 to 12.6 megapixels instead")
+    ] = False,
+    largest: Annotated[bool, typer.Option("--largest", help="With --growth: 48 megapixels, too")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Also write data/results/bench.json or bench_growth.json")
+    ] = False,
 ) -> None:
     """Measure seconds by stage and memory of compress and decompress, model loading apart."""
-    repeats = repeats or (SMOKE_REPEATS if smoke else REPEATS)
-    sizes = SMOKE_SIZES if smoke else SIZES
-    jobs = [Job(width, height, repeats, steps, backbone, weights, device) for width, height in sizes]
+    from rich.console import Console
+
+    from diffusion_codec.evaluation.records import environment
+
+    repeats = repeats or (SMOKE_REPEATS if smoke or growth else REPEATS)
+    grown = (*GROWTH, LARGEST) if largest else GROWTH
+    sizes = SMOKE_SIZES if smoke else grown if growth else SIZES
+    jobs = [
+        Job(width, height, repeats, steps, backbone, weights, device, precision) for width, height in sizes
+    ]
     about = environment(device, seed=0)
     try:
         measurements = [in_fresh_process(job) for job in jobs]
@@ -226,14 +324,17 @@ def bench(
             "steps": steps,
             "backbone": Path(backbone).name,
             "photograph": PHOTOGRAPH,
+            "precision": precision,
         }
-        console.print(f"Written: {_save(about, measurements)}")
+        name = "bench_growth" if growth else "bench"
+        written = write_record(name, {"about": about, "measurements": [asdict(m) for m in measurements]})
+        console.print(f"Written: {written}")
 
 
-def _save(about: dict[str, Any], measurements: list[Measurement]) -> Path:
-    result = {"about": about, "measurements": [asdict(m) for m in measurements]}
-    path = fetch.repository_root() / "data" / "results" / "bench.json"
-    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode(), force=True)
+def write_record(name: str, record: dict[str, Any]) -> Path:
+    """Write data/results/``name``.json; its path within the repository."""
+    path = fetch.repository_root() / "data" / "results" / f"{name}.json"
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode(), force=True)
     return path.relative_to(fetch.repository_root())
 
 

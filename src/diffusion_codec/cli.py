@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,12 +22,19 @@ import typer
 from typer.core import TyperGroup
 
 from diffusion_codec import __version__, bitstream
-from diffusion_codec.errors import DiffusionCodecError, reports_memory
+from diffusion_codec.errors import BadInputError, DiffusionCodecError, reports_memory
 from diffusion_codec.files import STANDARD_STREAM, check_target, describe, read_bytes, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from diffusion_codec.codec import Codec, Compressed
+    from diffusion_codec.folders import Task
     from diffusion_codec.image_io import Picture
+
+    Loader = Callable[["_Job"], Codec]
+    Coded = tuple[bytes, str]  # the .dfc file and the SHA-256 of its symbols
+    Work = Callable[["_Job", Loader], Coded]
 
 PROGRAM = "diffusion-codec"
 DEFAULT_QUALITY = 50.0
@@ -75,8 +83,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line (``sys.argv`` without ``arguments``) and exit with its code."""
     # Pillow logs what it then raises; users get the one line of the error.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        reports_memory(app)(args=arguments, prog_name=PROGRAM)
+        if _is_plain_info(arguments):
+            reports_memory(info)(arguments[1], "--json" in arguments)
+        else:
+            reports_memory(app)(args=arguments, prog_name=PROGRAM)
     except DiffusionCodecError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, a folder that is read-only
@@ -86,8 +98,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-InArgument = Annotated[str, typer.Argument(metavar="IN", help="File to read; - is standard input.")]
-OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="File to write; - is standard output.")]
+def _is_plain_info(arguments: list[str]) -> bool:
+    """``info FILE`` or ``info FILE --json``: read without Typer, whose checks of types take longer than the rest."""
+    is_file = len(arguments) in (2, 3) and (
+        arguments[1] == STANDARD_STREAM or not arguments[1].startswith("-")
+    )
+    return is_file and arguments[0] == "info" and arguments[2:] in ([], ["--json"])
+
+
+InArgument = Annotated[
+    str, typer.Argument(metavar="IN", help="File to read, or a folder of them; - is standard input.")
+]
+OutArgument = Annotated[
+    str, typer.Argument(metavar="OUT", help="File to write, or a folder for IN's; - is standard output.")
+]
 BackboneOption = Annotated[
     str,
     typer.Option(metavar="NAME|FOLDER", help="Diffusion model: a name or a diffusers folder."),
@@ -101,7 +125,10 @@ WeightsOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
 PrecisionOption = Annotated[
-    str, typer.Option(metavar="P", help="The model's number format: float32, bfloat16 or float16.")
+    str,
+    typer.Option(
+        metavar="P", help="Number format: auto (fast where exact enough), float32, bfloat16, float16."
+    ),
 ]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the model first: slow once, then fast.")
@@ -110,6 +137,10 @@ OffloadOption = Annotated[
     bool, typer.Option("--offload", help="Keep only the network that works on the device.")
 ]
 LowMemoryOption = Annotated[bool, typer.Option("--low-memory", help="Work in smaller tiles and slices.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", metavar="N", min=1, help="Files of a folder at once; one a core."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -147,41 +178,38 @@ def compress(
     backbone: BackboneOption = "mini",
     codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",
-    precision: PrecisionOption = "float32",
+    precision: PrecisionOption = "auto",
     compiled: CompileOption = False,
     offload: OffloadOption = False,
     low_memory: LowMemoryOption = False,
+    jobs: JobsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compress the picture IN to the .dfc file OUT.
 
-    IN may have any format that Pillow reads, up to 16384 pixels a side.
+    IN may have any format that Pillow reads, up to 16384 pixels a side. Of a folder every picture is compressed; one
+    that fails costs a line and the exit code 1, not the others.
     """
     _check_rate(quality, bpp, max_bytes)
+
+    def load(job: _Job) -> "Codec":
+        return _load_codec(backbone, device, (precision, compiled, offload, low_memory), job, codec_weights)
+
+    def work(job: _Job, load: "Loader") -> "Coded":
+        return _compress_file(job, load, quality, bpp, max_bytes)
+
+    if os.path.isdir(source):
+        from diffusion_codec.image_io import picture_suffixes
+
+        todo = _folder_tasks(source, target, picture_suffixes(), ".dfc")
+        _make_ready(backbone)
+        _run_folder(todo, work, load, jobs, force, as_json)
+        return
     _check_pair(source, target)
     check_target(target, force)
-    from diffusion_codec.image_io import load_image
-
     _make_ready(backbone)
-    clock = _Clock()
-    with _progress(3) as show:
-        show("reading the picture")
-        picture = load_image(source)
-        for note in picture.notes:
-            _say(f"note: {describe(source)}: {note}")
-        if bpp is not None:
-            height, width, _ = picture.pixels.shape
-            max_bytes = math.floor(bpp * width * height / 8)
-        clock.lap("read")
-        run = (precision, compiled, offload, low_memory)
-        codec = _load_codec(backbone, device, run, show, clock, codec_weights)
-        show("compressing")
-        result = _compress(codec, picture, quality, max_bytes)
-        clock.add(result.seconds)
-    write_atomically(target, result.data, force)
-    clock.lap("write")
-    _print_result(source, target, result.data, result.symbols_sha256, clock.seconds, as_json)
+    _run_file(_Job(source, target, force), work, load, as_json, stages=3)
 
 
 @app.command()
@@ -199,37 +227,40 @@ def decompress(
     backbone: BackboneOption = "mini",
     codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",
-    precision: PrecisionOption = "float32",
+    precision: PrecisionOption = "auto",
     compiled: CompileOption = False,
     offload: OffloadOption = False,
     low_memory: LowMemoryOption = False,
+    jobs: JobsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Decompress the .dfc file IN to the picture OUT.
 
     The embedded codec weights are found by the file's fingerprint; a file of others needs --codec-weights.
-    The picture's format is that of OUT's suffix: .png, .tif, .bmp, .ppm, .webp or .jpg; PNG for -.
+    The picture's format is that of OUT's suffix: .png, .tif, .bmp, .ppm, .webp or .jpg; PNG for - and for the files of
+    a folder.
     """
+
+    def load(job: _Job) -> "Codec":
+        return _load_codec(backbone, device, (precision, compiled, offload, low_memory), job, codec_weights)
+
+    def work(job: _Job, load: "Loader") -> "Coded":
+        return _decompress_file(job, load, steps, fidelity)
+
+    if os.path.isdir(source):
+        todo = _folder_tasks(source, target, (".dfc",), ".png")
+        _make_ready(backbone)
+        _run_folder(todo, work, load, jobs, force, as_json)
+        return
     _check_pair(source, target)
     check_target(target, force)
-    from diffusion_codec.image_io import Picture, image_format, save_image
+    from diffusion_codec.image_io import image_format
 
     image_format(target)
-    clock = _Clock()
-    data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
-    bitstream.read(data)  # a damaged file is refused before the slow part begins
-    clock.lap("read")
+    data = _read_dfc(source)  # a damaged file is refused before a model is fetched
     _make_ready(backbone)
-    with _progress(2) as show:
-        run = (precision, compiled, offload, low_memory)
-        codec = _load_codec(backbone, device, run, show, clock, codec_weights)
-        show("decompressing")
-        result = codec.decompress(data, steps=steps, fidelity=fidelity)
-        clock.add(result.seconds)
-    save_image(Picture(result.pixels, result.grayscale), target, force)
-    clock.lap("write")
-    _print_result(source, target, data, result.symbols_sha256, clock.seconds, as_json)
+    _run_file(_Job(source, target, force, data), work, load, as_json, stages=2)
 
 
 @app.command()
@@ -273,20 +304,37 @@ def _make_ready(backbone: str) -> None:
 
 
 def _load_codec(
-    backbone: str,
-    device: str,
-    run: tuple[str, bool, bool, bool],
-    show: Callable[[str], None],
-    clock: "_Clock",
-    weights: str = "default",
+    backbone: str, device: str, run: tuple[str, bool, bool, bool], job: "_Job", weights: str
 ) -> "Codec":
-    show("loading the model")
+    job.show("loading the model")
     from diffusion_codec.backbone.options import run_options
     from diffusion_codec.codec import Codec
 
     codec = Codec.from_pretrained(backbone=backbone, weights=weights, device=device, run=run_options(*run))
-    clock.lap("load")
+    job.clock.lap("load")
     return codec
+
+
+def _compress_file(
+    job: "_Job", load: "Loader", quality: float | None, bpp: float | None, max_bytes: int | None
+) -> "Coded":
+    from diffusion_codec.image_io import load_image
+
+    job.show("reading the picture")
+    picture = load_image(job.source)
+    for note in picture.notes:
+        _say(f"note: {describe(job.source)}: {note}")
+    if bpp is not None:
+        height, width, _ = picture.pixels.shape
+        max_bytes = math.floor(bpp * width * height / 8)
+    job.clock.lap("read")
+    codec = load(job)
+    job.show("compressing")
+    result = _compress(codec, picture, quality, max_bytes)
+    job.clock.add(result.seconds)
+    write_atomically(job.target, result.data, job.force)
+    job.clock.lap("write")
+    return result.data, result.symbols_sha256
 
 
 def _compress(
@@ -296,6 +344,75 @@ def _compress(
         return codec.compress_to_size(picture.pixels, max_bytes=max_bytes, grayscale=picture.grayscale)
     wanted = DEFAULT_QUALITY if quality is None else quality
     return codec.compress(picture.pixels, quality=wanted, grayscale=picture.grayscale)
+
+
+def _decompress_file(job: "_Job", load: "Loader", steps: int | None, fidelity: float | None) -> "Coded":
+    from diffusion_codec.image_io import Picture, save_image
+
+    data = job.data or _read_dfc(job.source)
+    job.clock.lap("read")
+    codec = load(job)
+    job.show("decompressing")
+    result = codec.decompress(data, steps=steps, fidelity=fidelity)
+    job.clock.add(result.seconds)
+    save_image(Picture(result.pixels, result.grayscale), job.target, job.force)
+    job.clock.lap("write")
+    return data, result.symbols_sha256
+
+
+def _read_dfc(source: str) -> bytes:
+    """The bytes of a file that is sound as far as that can be told without its codec weights."""
+    data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
+    bitstream.read(data)
+    return data
+
+
+def _run_file(job: "_Job", work: "Work", load: "Loader", as_json: bool, stages: int) -> None:
+    with _progress(stages) as show:
+        job.show = show
+        coded = work(job, load)
+    _print_result(job, coded, as_json)
+
+
+def _folder_tasks(source: str, target: str, suffixes: "Iterable[str]", new_suffix: str) -> "list[Task]":
+    """The files of a folder; the folder for their results is made."""
+    from diffusion_codec import folders
+
+    if target == STANDARD_STREAM or (os.path.splitext(target)[1] and not os.path.isdir(target)):
+        raise BadInputError(
+            f"'{source}' is a directory, expected a file; for all files in it name a directory as OUT, not '{target}'"
+        )
+    todo = folders.tasks(source, target, suffixes, new_suffix)
+    os.makedirs(target, exist_ok=True)
+    return todo
+
+
+def _run_folder(
+    todo: "list[Task]", work: "Work", load: "Loader", jobs: int | None, force: bool, as_json: bool
+) -> None:
+    """One line a file; exit code 1 at the end if any failed."""
+    from diffusion_codec import folders
+
+    codec = load(_Job("", "", force))
+    count = min(folders.workers(jobs), len(todo))
+
+    @reports_memory
+    def one(task: "Task") -> "tuple[_Job, Coded]":
+        job = _Job(str(task.source), str(task.target), force)
+        check_target(job.target, force)
+        return job, work(job, lambda job: codec)
+
+    failed = 0
+    for number, outcome in enumerate(folders.run(todo, one, count, folders.share_threads(count)), 1):
+        if outcome.result is None:
+            failed += 1
+            name, error = f"'{outcome.task.source}'", str(outcome.error)
+            _say(f"error: {error}" if name in error else f"error: {name}: {error}")
+        else:
+            _print_result(*outcome.result, as_json, f"{number}/{len(todo)} ")
+    if failed:
+        _say(f"error: {failed} of {len(todo)} files failed")
+        raise typer.Exit(1)
 
 
 class _Clock:
@@ -314,6 +431,22 @@ class _Clock:
         """Stages that the codec has timed itself, since the last lap."""
         self.seconds.update(stages)
         self._last = perf_counter()
+
+
+def _show_nothing(stage: str) -> None:
+    pass
+
+
+@dataclass
+class _Job:
+    """One file on its way: names, may OUT be replaced, IN's bytes if read, seconds, and who is told what goes on."""
+
+    source: str
+    target: str
+    force: bool
+    data: bytes = b""
+    clock: _Clock = field(default_factory=_Clock)
+    show: Callable[[str], None] = _show_nothing
 
 
 @contextmanager
@@ -344,14 +477,15 @@ def _bpp(data: bytes, header: bitstream.Header) -> float:
     return 8 * len(data) / (header.width * header.height)
 
 
-def _print_result(
-    source: str, target: str, data: bytes, symbols_sha256: str, seconds: dict[str, float], as_json: bool
-) -> None:
+def _print_result(job: _Job, coded: "Coded", as_json: bool, prefix: str = "") -> None:
     """One JSON object or one line, on standard error if standard output carries the result."""
+    source, target, seconds = job.source, job.target, job.clock.seconds
+    data, symbols_sha256 = coded
     file = bitstream.read(data)
     header, bpp = file.header, _bpp(data, file.header)
     if as_json:
         fields = {
+            **({"source": source, "target": target} if prefix else {}),
             "bytes": len(data),
             "bpp": bpp,
             "width": header.width,
@@ -363,7 +497,7 @@ def _print_result(
         text = json.dumps(fields)
     else:
         text = (
-            f"{source} -> {target}: {header.width} x {header.height} pixels, {len(data)} bytes, "
+            f"{prefix}{source} -> {target}: {header.width} x {header.height} pixels, {len(data)} bytes, "
             f"{bpp:.4f} bits per pixel, {sum(seconds.values()):.1f} s"
         )
     typer.echo(text, err=target == STANDARD_STREAM)

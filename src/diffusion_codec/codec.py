@@ -335,12 +335,14 @@ def _side_information(header: Header) -> SideInformation:
 def _from_pixels(pixels: np.ndarray) -> Tensor:
     """uint8 (H, W, 3) -> float (1, 3, H', W') in -1..1, the border repeated up to multiples of 8."""
     height, width = pixels.shape[:2]
-    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
+    if width % STRIDE == height % STRIDE == 0:
+        return x
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 
 
 def _to_pixels(x: Tensor) -> np.ndarray:
-    levels = ((x[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    levels = (x[0] + 1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)  # a large picture fills memory
     pixels: np.ndarray = levels.permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 

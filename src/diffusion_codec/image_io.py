@@ -24,7 +24,15 @@ from diffusion_codec.files import (
     write_atomically,
 )
 
-__all__ = ["Picture", "check_target", "image_format", "load_image", "save_image", "write_atomically"]
+__all__ = [
+    "Picture",
+    "check_target",
+    "image_format",
+    "load_image",
+    "picture_suffixes",
+    "save_image",
+    "write_atomically",
+]
 
 # Pillow's format and its options for every suffix that can be written; all but JPEG keep the pixels exactly.
 _SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -105,6 +113,12 @@ def save_image(picture: Picture, path: str | Path, force: bool = False) -> None:
 def image_format(path: str | Path) -> str:
     """Pillow's name of the format that :func:`save_image` will write; BadInputError for an unknown suffix."""
     return _save_format(path)[0]
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes, with their dot, of what :func:`load_image` may read."""
+    Image.init()
+    return frozenset(s for s, name in Image.registered_extensions().items() if name in _formats())
 
 
 def _save_format(path: str | Path) -> tuple[str, dict[str, Any]]:

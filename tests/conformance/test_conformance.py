@@ -217,6 +217,8 @@ def test_decompress_takes_weights_by_file(tmp_path: Path) -> None:
         str(GOLDEN / "weights/context.safetensors"),
         "--backbone",
         str(GOLDEN / "backbone"),
+        "--precision",
+        "float32",
     ]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, env=os.environ)
     assert (done.returncode, done.stderr) == (0, "")

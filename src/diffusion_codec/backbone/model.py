@@ -10,12 +10,14 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffusion_codec.backbone import layout, prompt, sources
+from diffusion_codec.backbone.folded import FoldedDecoder, can_fold
 from diffusion_codec.backbone.options import (
     DEFAULT_RUN,
     SMALL_NETWORKS,
     STABLE_DIFFUSION,
     RunOptions,
     checked_device,
+    multiplies_bfloat16,
 )
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.schedule import NoiseSchedule
@@ -51,6 +53,7 @@ class Backbone(nn.Module):
         self.register_buffer("empty_prompt", empty_prompt, persistent=False)
         self.eval().requires_grad_(False)
         self._check_prompt()
+        self.folded: FoldedDecoder | None = None
         tiles = STABLE_DIFFUSION if isinstance(vae, AutoencoderKL) else SMALL_NETWORKS
         self.tiles = tiles.halved() if run.low_memory else tiles
         self._prepare_networks()
@@ -84,6 +87,7 @@ class Backbone(nn.Module):
             latent_space=parts.latent_space,
             run=run,
         )
+        backbone._speed_up(device)
         return backbone.place(device)
 
     def place(self, device: torch.device) -> "Backbone":
@@ -168,9 +172,13 @@ class Backbone(nn.Module):
         return y.float() * self.scaling_factor
 
     def _decode(self, y: Tensor) -> Tensor:
-        scaled = (y / self.scaling_factor).to(self.run.dtype)
+        scaled = y / self.scaling_factor
         self._bring(self.vae)
-        x: Tensor = self.vae.decode(scaled).sample
+        if self.folded is not None:
+            slices = scaled.split(1) if self.run.low_memory else (scaled,)
+            return torch.cat([self.folded(part) for part in slices])
+        dtype = next(self.vae.decoder.parameters()).dtype
+        x: Tensor = self.vae.decode(scaled.to(dtype)).sample
         return x.float()
 
     def _run_unet(self, y_t: Tensor, t: Tensor) -> Tensor:
@@ -207,6 +215,18 @@ class Backbone(nn.Module):
         if self.run.compiled:
             for network in (self.vae.encoder, self.vae.decoder, self.unet):
                 network.compile()
+
+    def _speed_up(self, device: torch.device) -> None:
+        """What changes no number but by rounding, and what ``auto`` asks for; the weights stay as they are now."""
+        if not isinstance(self.vae, AutoencoderTiny):
+            return
+        for module in self.vae.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True
+        if can_fold(self.vae) and not self.run.compiled:
+            self.folded = FoldedDecoder(self.vae.decoder)
+        if self.run.precision == "auto" and multiplies_bfloat16(device):
+            self.vae.decoder.bfloat16()
 
     def _check_prompt(self) -> None:
         width, expected = self.empty_prompt.shape[-1], self.unet.config.cross_attention_dim

@@ -7,7 +7,7 @@ import torch
 
 from diffusion_codec.errors import BadInputError
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class RunOptions:
     """What may differ between two machines that decode the same file.
 
     Args:
-        precision: of the two networks; latents, noise levels and the codec's own networks stay float32.
+        precision: of the two networks; latents, noise levels and the codec's own networks stay float32. ``auto`` is
+            float32, except for the decoder of a tiny autoencoder on a CPU that multiplies bfloat16 natively: files
+            are the same, pixels agree within :data:`AUTO_TOLERANCE`.
         compiled: compile both networks with ``torch.compile``: minutes once, then faster on a GPU.
         offload: keep on the device only the network that works, the other one in main memory.
         low_memory: tiles of half the side, attention in slices, one picture of a batch at a time.
@@ -28,12 +30,15 @@ class RunOptions:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The networks' number format."""
-        dtype: torch.dtype = getattr(torch, self.precision)
+        """The networks' number format; of ``auto`` that of all but the decoder."""
+        dtype: torch.dtype = torch.float32 if self.precision == "auto" else getattr(torch, self.precision)
         return dtype
 
 
 DEFAULT_RUN = RunOptions()
+
+AUTO_TOLERANCE = 1.0
+"""Levels of 255, root of the mean square: what ``auto`` may differ from float32."""
 
 
 def run_options(precision: str, compiled: bool, offload: bool, low_memory: bool) -> RunOptions:
@@ -41,6 +46,14 @@ def run_options(precision: str, compiled: bool, offload: bool, low_memory: bool)
     if precision not in get_args(Precision):
         raise BadInputError(f"precision {precision!r} is unknown; choose {', '.join(get_args(Precision))}")
     return RunOptions(cast(Precision, precision), compiled, offload, low_memory)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` is a CPU with instructions for products of bfloat16 (AVX-512 BF16, AMX, ARM BF16)."""
+    if device.type != "cpu":
+        return False
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 class Tiles(NamedTuple):

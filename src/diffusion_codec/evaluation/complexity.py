@@ -1,13 +1,18 @@
-"""What the codec costs: parameters and operations by part, seconds by stage, and a sweep's bill on a cluster."""
+"""What the codec costs: parameters, operations and memory by part, seconds by stage, a sweep's bill on a cluster."""
 
 import json
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from diffusion_codec.backbone import STRIDE
 from diffusion_codec.codec import DEFAULT_STEPS, Codec
@@ -27,6 +32,51 @@ def _operations(run: Any) -> int:
     with counter, torch.inference_mode():
         run()
     return int(counter.get_total_flops())
+
+
+class _Living(TorchDispatchMode):
+    """Bytes of the tensors made inside that are alive, and the most there ever were; views count once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):  # made outside
+                self._known.setdefault(leaf.untyped_storage(), None)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage() not in self._known:
+                self._born(leaf.untyped_storage())
+        return out
+
+    def _born(self, storage: Any) -> None:
+        size = storage.nbytes()
+        self._known[storage] = None
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._died, size)
+
+    def _died(self, size: int) -> None:
+        self.now -= size
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The most bytes of tensors that `run` has made and holds at once; counted, so the same on every machine.
+
+    Tensors that were there before (weights, the input) do not count, nor does what kernels allocate for themselves.
+    """
+    counter = _Living()
+    with torch.inference_mode(), counter:
+        run()
+    return counter.most
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Operations of the convolutions and matrix products of `run`, two a multiply-add."""
+    return _operations(run)
 
 
 def parts(codec: Codec, width: int = WIDTH, height: int = HEIGHT, steps: int = DEFAULT_STEPS) -> pd.DataFrame:
