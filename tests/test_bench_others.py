@@ -63,11 +63,11 @@ def test_peers_are_all_there_and_missing_ones_are_said(
 
 def test_engines_decode_the_same_picture(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     y = np.random.default_rng(0).normal(size=(1, 4, 3, 4)).astype(np.float32)
-    decoded = [bench_engines.measure(name, y, 1) for name in ("as stored, float32", "folded, float32")]
+    decoded = [bench_engines.measure(name, y, 1) for name in ("float32", "float32, channels first")]
     assert decoded[0][2].shape == (1, 3, 24, 32)
     assert np.abs(decoded[0][2] - decoded[1][2]).max() < 0.01
     assert min(decoded[1][:2]) > 0
-    row = Engine("as stored, float32", 2.0, 1.0, 0.0, 0.0)
+    row = Engine("float32", 2.0, 1.0, 0.0, 0.0)
     monkeypatch.setattr(bench_engines, "compare", lambda width, height, repeats: [row])
     run = CliRunner().invoke(bench_engines.app, ["--smoke", "--save"])
     assert run.exit_code == 0, run.output
@@ -78,7 +78,7 @@ def test_engines_that_are_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(bench_engines, "which", lambda name: None)
     monkeypatch.setattr(bench_engines, "find_spec", lambda name: None)
     there = [name for name in bench_engines.ENGINES if bench_engines.here(name)]
-    assert there == [name for name in bench_engines.ENGINES if name.startswith(("as stored", "folded"))]
+    assert there == [name for name in bench_engines.ENGINES if name.startswith(("float32", "bfloat16"))]
 
 
 def test_a_folder_and_single_calls_do_the_same_work(tmp_path: Path) -> None:

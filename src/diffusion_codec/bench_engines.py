@@ -39,15 +39,8 @@ class Engine:
     largest: float
 
 
-def _stored(run: RunOptions = RunOptions()) -> Decode:  # noqa: B008 - frozen
-    backbone = Backbone.from_pretrained(run=run)
-    backbone.folded = None
-    return backbone.decode
-
-
 def _planar() -> Decode:
     backbone = Backbone.from_pretrained().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    backbone.folded = None
     decode: Decode = backbone.decode
     return decode
 
@@ -65,11 +58,9 @@ def _openvino(precision: str) -> Decode:
 
 
 ENGINES: dict[str, Callable[[], Decode]] = {
-    "as stored, float32": _stored,
-    "as stored, float32, channels first": _planar,
-    "as stored, bfloat16": lambda: _stored(RunOptions("bfloat16")),
-    "folded, float32": lambda: Backbone.from_pretrained().decode,
-    "folded, auto": lambda: Backbone.from_pretrained(run=RunOptions("auto")).decode,
+    "float32": lambda: Backbone.from_pretrained().decode,
+    "float32, channels first": _planar,
+    "bfloat16": lambda: Backbone.from_pretrained(run=RunOptions("bfloat16")).decode,
     "compiled, float32": lambda: Backbone.from_pretrained(run=RunOptions(compiled=True)).decode,
     "compiled, bfloat16": lambda: Backbone.from_pretrained(run=RunOptions("bfloat16", compiled=True)).decode,
     "OpenVINO, float32": lambda: _openvino("f32"),

@@ -112,5 +112,5 @@ def test_figures(results: Path) -> None:
 
 def test_counts_of_the_embedded_model() -> None:
     counts = speed.counts(128, 64).set_index("network")
-    assert counts.loc["D as it runs", "GMAC"] < counts.loc["D as stored", "GMAC"]
+    assert counts.loc["D", "GMAC"] > counts.loc["E", "GMAC"] > counts.loc["one denoising step", "GMAC"]
     assert counts.loc["E", "multiply-adds a pixel"] == 245_448 / 2

@@ -10,7 +10,6 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffusion_codec.backbone import layout, prompt, sources
-from diffusion_codec.backbone.folded import FoldedDecoder, can_fold
 from diffusion_codec.backbone.options import (
     DEFAULT_RUN,
     SMALL_NETWORKS,
@@ -53,7 +52,6 @@ class Backbone(nn.Module):
         self.register_buffer("empty_prompt", empty_prompt, persistent=False)
         self.eval().requires_grad_(False)
         self._check_prompt()
-        self.folded: FoldedDecoder | None = None
         tiles = STABLE_DIFFUSION if isinstance(vae, AutoencoderKL) else SMALL_NETWORKS
         self.tiles = tiles.halved() if run.low_memory else tiles
         self._prepare_networks()
@@ -174,9 +172,6 @@ class Backbone(nn.Module):
     def _decode(self, y: Tensor) -> Tensor:
         scaled = y / self.scaling_factor
         self._bring(self.vae)
-        if self.folded is not None:
-            slices = scaled.split(1) if self.run.low_memory else (scaled,)
-            return torch.cat([self.folded(part) for part in slices])
         dtype = next(self.vae.decoder.parameters()).dtype
         x: Tensor = self.vae.decode(scaled.to(dtype)).sample
         return x.float()
@@ -223,8 +218,6 @@ class Backbone(nn.Module):
         for module in self.vae.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True
-        if can_fold(self.vae) and not self.run.compiled:
-            self.folded = FoldedDecoder(self.vae.decoder)
         if self.run.precision == "auto" and multiplies_bfloat16(device):
             self.vae.decoder.bfloat16()
 

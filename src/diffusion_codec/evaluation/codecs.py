@@ -14,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_codec import __version__, baselines, bitstream
+from diffusion_codec.backbone import RunOptions
 from diffusion_codec.codec import DEFAULT_STEPS, Codec, Compressed, Decompressed
 from diffusion_codec.codec_weights import embedded_weights
 from diffusion_codec.errors import BadInputError, MissingDataError
 
 Pixels = NDArray[np.uint8]
+
+
+RUN = RunOptions("auto")
+"""As the command line runs: `auto` moves pixels by less than a level, and no symbol."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ class DiffusionCodec:
     @property
     def settings(self) -> str:
         """Backbone and denoising steps."""
-        return f"backbone {self.shared.backbone}, {self._steps()} DDIM steps"
+        return f"backbone {self.shared.backbone}, {self._steps()} DDIM steps, precision {RUN.precision}"
 
     def _steps(self) -> int:
         return DEFAULT_STEPS if self.steps is None else self.steps
@@ -263,7 +268,7 @@ def family(name: str) -> str:
 
 @lru_cache(maxsize=8)
 def _shared(backbone: str, weights: str | None, device: str) -> SharedCodec:
-    codec = Codec.from_pretrained(backbone=backbone, weights=weights or "default", device=device)
+    codec = Codec.from_pretrained(backbone=backbone, weights=weights or "default", device=device, run=RUN)
     return SharedCodec(codec, backbone if weights is None else f"{backbone}:{weights}")
 
 

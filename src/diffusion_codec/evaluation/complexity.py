@@ -38,9 +38,9 @@ class _Living(TorchDispatchMode):
     """Bytes of the tensors made inside that are alive, and the most there ever were; views count once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
-        self._known = WeakIdKeyDictionary()
+        self._known: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

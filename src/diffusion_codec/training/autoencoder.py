@@ -92,7 +92,7 @@ class AutoencoderRecipe:
         for name, half in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
             half.requires_grad_(name in config.halves)
         if config.adversarial_weight:
-            self.model.discriminator = build_discriminator().to(device, memory_format=torch.channels_last)
+            self.model.discriminator = build_discriminator().to(device)
         self.crops = PhotoCrops(photos, config.crop)
         perceives = config.perceptual_weight > 0 and "decoder" in config.halves
         self.perceptual = perceptual_loss(config.perceptual_net).to(device) if perceives else None
