@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_codec.book import cache
+from diffusion_codec.book import cache, execution
 from diffusion_codec.book.__main__ import main
 from diffusion_codec.book.builder import refresh_prose
 from diffusion_codec.book.project import Project, Request
@@ -31,6 +31,11 @@ def test_run_keeps_the_result_and_runs_again_only_when_something_changed(
     metadata = json.loads(project.executed("01_sums").read_text())["metadata"]["papermill"]
     assert metadata["input_path"] == "notebooks/01_sums.ipynb"
     assert str(project.root) not in project.executed("01_sums").read_text()
+    took = execution.of(project.executed("01_sums"))
+    assert took
+    assert took.seconds > 0
+    assert "numpy" in took.versions
+    assert not took.smoke
     capsys.readouterr()
 
     assert main(["run", "01"]) == 0

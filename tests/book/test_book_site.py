@@ -24,7 +24,7 @@ PAGE = """# Landing
 ```
 
 {landing}`decoded_bytes` bytes, {landing}`decoded_bpp` bits per pixel, $x^2$, {cite:p}`ziv1985universal`,
-[table](table.md).
+[table](table.md), {result}`measured.csv | a |  | .1f` measured.
 """
 TABLE = """# Table
 
@@ -74,6 +74,7 @@ def test_a_book_is_built_checked_and_then_up_to_date(
     assert "1\u202f234 bytes" in page
     assert f"{8 * 1234 / 96:.3f} bits per pixel" in page
     assert 'src="../_static/landing/landing_decoded.webp" alt="Two &quot;macaws&quot;: Decoded"' in page
+    assert "1.0 measured" in page
     assert "THEBE_JS_URL" not in page
     assert (site / "_static" / "mathjax" / "tex-svg.js").stat().st_size > 1_000_000
     assert "book/index.html" in (site / "index.html").read_text()

@@ -14,8 +14,12 @@ from diffusion_codec.book.project import BookError, Project, Request, digest_fil
 from diffusion_codec.files import write_atomically
 
 SMOKE_VARIABLE = "DIFFUSION_CODEC_SMOKE"
-# Measured results that pages show as tables; staged beside the book as they lie in the repository.
+# What pages show as tables or as code; staged beside the book as it lies in the repository.
 SHOWN_DATA = ("data/published", "data/results")
+SHOWN_CODE = tuple(
+    f"src/diffusion_codec/{name}.py"
+    for name in ("codec", "quantization", "parameter_estimation", "schedule", "backbone/model")
+)
 
 
 def build(project: Project, *, smoke: bool = False) -> None:
@@ -45,18 +49,23 @@ def build(project: Project, *, smoke: bool = False) -> None:
 
 def stage(project: Project) -> None:
     """Put everything the book is made of into `build/stage`, laid out as in the repository."""
-    from diffusion_codec.book import landing
+    from diffusion_codec.book import execution, landing
 
     for source in ("book", *SHOWN_DATA):
         target = project.stage / source
         shutil.rmtree(target, ignore_errors=True)
         if (project.root / source).is_dir():
             shutil.copytree(project.root / source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    for source in SHOWN_CODE:
+        if (project.root / source).is_file():
+            (project.stage / source).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(project.root / source, project.stage / source)
     for name in project.notebooks:
         refresh_prose(project.source(name), project.executed(name))
     kept = {project.executed(name) for name in project.notebooks}
     for stale in set((project.stage / "notebooks").glob("*.ipynb")) - kept:
         stale.unlink()
+    execution.write_tables([project.executed(name) for name in project.notebooks], project.stage / "data")
     landing.stage(project.stage)
 
 
@@ -82,6 +91,7 @@ def _site_key(project: Project, keys: dict[str, str], requests: dict[str, Reques
     folders = ["book", "src/diffusion_codec/book", *SHOWN_DATA, "build/stage/figures"]
     files = [path for folder in folders for path in walk(project.root / folder)]
     files += [project.source(name) for name in project.notebooks] + [project.root / "constraints.txt"]
+    files += [project.root / source for source in SHOWN_CODE]
     smoke = [name for name, request in requests.items() if request.smoke]
     return hashlib.sha256(json.dumps([keys, smoke, digest_files(project.root, files)]).encode()).hexdigest()
 

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import platform
 import re
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from diffusion_codec.book import cache
+from diffusion_codec.book import cache, execution
 from diffusion_codec.book.paths import STAGE_VARIABLE
 from diffusion_codec.book.project import BookError, Parameters, Project, Request, UnknownParameterError
 
@@ -31,11 +33,29 @@ def run(project: Project, notebook: str, request: Request, *, force: bool = Fals
     cache.unmark(project, notebook)
     shown = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
     print(f"running {notebook} ({'smoke, ' if request.smoke else ''}{shown})", flush=True)
-    start = time.monotonic()
+    start, processor, load = time.monotonic(), _processor_seconds(), execution.load()
     _execute(project, notebook, parameters)
+    seconds = time.monotonic() - start
+    took = execution.Execution(
+        seconds=round(seconds, 1),
+        processor_seconds=round(_processor_seconds() - processor, 1),
+        load=load,
+        finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        smoke=request.smoke,
+        machine=execution.machine(),
+        python=platform.python_version(),
+        versions=execution.versions(),
+    )
+    execution.note(project.executed(notebook), took)
     cache.mark(project, notebook, key)
-    print(f"ran {notebook} in {time.monotonic() - start:.0f} s", flush=True)
+    print(f"ran {notebook} in {seconds:.0f} s", flush=True)
     return True
+
+
+def _processor_seconds() -> float:
+    """Of all kernels that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def known_parameters(project: Project, notebook: str) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from diffusion_codec.evaluation.noise import CRITERIA, INDEPENDENT_BELOW, KINDS
 from diffusion_codec.figures.style import COLOURS, WIDTH, canvas
@@ -27,14 +28,7 @@ def schedule(noise: NoiseSchedule, timesteps: Sequence[int]) -> Figure:
     """What is left of signal and noise at each t, and the matched step Delta_t."""
     figure, axes = canvas(columns=2, height=2.7)
     left, right = axes[0]
-    alpha_bar = noise.alpha_bar.numpy()
-    t = np.arange(len(alpha_bar))
-    left.plot(t, alpha_bar**0.5, color=COLOURS["blue"], label=r"signal $\sqrt{\bar\alpha_t}$")
-    left.plot(
-        t, (1 - alpha_bar) ** 0.5, color=COLOURS["vermilion"], ls="--", label=r"noise $\sqrt{1-\bar\alpha_t}$"
-    )
-    left.set(xlabel="timestep $t$", ylabel="weight", title="The forward process", xlim=(0, len(t)))
-    left.legend(loc="center right")
+    t = _weights(left, noise)
     steps = 12**0.5 * noise.sigma.numpy()
     right.semilogy(t, steps, color=COLOURS["green"])
     marks = [float(steps[i]) for i in timesteps]
@@ -47,6 +41,45 @@ def schedule(noise: NoiseSchedule, timesteps: Sequence[int]) -> Figure:
     right.set_yticks(ticks, [f"{v:g}" for v in ticks])
     right.minorticks_off()
     right.set_ylim(steps[0], 1.3 * steps[last])
+    return figure
+
+
+def _weights(axis: Axes, noise: NoiseSchedule) -> np.ndarray:
+    """Weights of signal and noise against the timesteps, which are returned."""
+    alpha_bar = noise.alpha_bar.numpy()
+    t = np.arange(len(alpha_bar))
+    axis.plot(t, alpha_bar**0.5, color=COLOURS["blue"], label=r"signal $\sqrt{\bar\alpha_t}$")
+    axis.plot(
+        t, (1 - alpha_bar) ** 0.5, color=COLOURS["vermilion"], ls="--", label=r"noise $\sqrt{1-\bar\alpha_t}$"
+    )
+    axis.set(xlabel="timestep $t$", ylabel="weight", title="The forward process", xlim=(0, len(t)))
+    axis.legend(loc="center right")
+    return t
+
+
+def forward_process(noise: NoiseSchedule) -> Figure:
+    """The weights of signal and noise at each t, and their ratio sigma_t."""
+    figure, axes = canvas(columns=2, height=2.7)
+    left, right = axes[0]
+    t = _weights(left, noise)
+    right.semilogy(t, noise.sigma.numpy(), color=COLOURS["green"])
+    right.set(xlabel="timestep $t$", ylabel=r"$\sigma_t$", title="Noise over signal", xlim=(0, len(t)))
+    ticks = (0.03, 0.1, 0.3, 1, 3, 10)
+    right.set_yticks(ticks, [f"{v:g}" for v in ticks])
+    right.minorticks_off()
+    return figure
+
+
+def latent(original: np.ndarray, y: Tensor, decoded: np.ndarray) -> Figure:
+    """A photograph, the channels of its latent (C, h, w) in grey, and the decoded photograph, in a row."""
+    figure, axes = canvas(columns=len(y) + 2, height=WIDTH / (len(y) + 2) + 0.25)
+    shown = [original, *y.numpy(), decoded]
+    names = ["photograph $x$", *(f"$y$, channel {i + 1}" for i in range(len(y))), "decoded $D(y)$"]
+    for axis, picture, name in zip(axes[0], shown, names, strict=True):
+        axis.imshow(picture, cmap="gray", interpolation="none")
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(name, fontsize=9, loc="center")
+        axis.spines[:].set_visible(False)
     return figure
 
 

@@ -1,0 +1,106 @@
+"""What closing the follow-up's three gaps brings, read from the stored table of choices and stated in sentences."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from diffusion_codec.errors import MissingDataError
+from diffusion_codec.evaluation.findings import LABELS, Sentence
+
+COLUMNS = ("psnr", "lpips-alex")
+BASE = "independent"
+QUESTIONS: Mapping[str, str] = {
+    "gamma": "the transform",
+    "t": "the timestep",
+    "quantisation": "the rounding",
+    "steps": "denoising steps",
+    "side information": "precision of α in the file",
+    "variant": "all of it, trained",
+}
+"""Questions of the table in the order of the figure, as people say them."""
+
+
+def choices(path: Path) -> pd.DataFrame:
+    """`codec_choices.csv` with columns question, choice, steps, psnr, lpips-alex, rate, dataset, and what each choice
+    changes against the base: d_psnr (dB), d_lpips-alex.
+
+    The base is the row of the question "base" (the first row in older tables). Raises MissingDataError.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path} is missing: `python -m diffusion_codec.evaluation.choices` makes it")
+    table = pd.read_csv(path)
+    measured = {name: next(c for c in table.columns if c.startswith(f"{name} at ")) for name in COLUMNS}
+    table = table.rename(columns={column: name for name, column in measured.items()})
+    table["rate"] = float(measured["psnr"].rsplit(" ", 1)[1])
+    base = table[table.question.isin(["base", "default"])].iloc[0]
+    for name in COLUMNS:
+        table[f"d_{name}"] = table[name] - base[name]
+    return table
+
+
+def change(table: pd.DataFrame, choice: str) -> Sentence:
+    """What one choice changes, for example "+0.24 dB PSNR and -0.014 LPIPS (AlexNet)"; says what is not measured."""
+    rows = table[table.choice == choice]
+    if rows.empty or rows[list(COLUMNS)].isna().any(axis=None):
+        return Sentence("not measured")
+    row = rows.iloc[0]
+    psnr, lpips = row["d_psnr"], row["d_lpips-alex"]
+    return Sentence(f"{psnr:+.2f} dB PSNR and {lpips:+.4f} {LABELS['lpips-alex']}")
+
+
+def better(table: pd.DataFrame, choice: str, than: str) -> Sentence:
+    """Whether a choice is ahead of another in both measures, in one of them, or in none."""
+    pair = [table[table.choice == name] for name in (choice, than)]
+    if any(rows.empty or rows[list(COLUMNS)].isna().any(axis=None) for rows in pair):
+        return Sentence("not compared: one of the two was not measured")
+    new, old = (rows.iloc[0] for rows in pair)
+    ahead = [new.psnr > old.psnr, new["lpips-alex"] < old["lpips-alex"]]
+    if all(ahead):
+        return Sentence("better in both measures")
+    if not any(ahead):
+        return Sentence("worse in both measures")
+    return Sentence(
+        f"better in {'PSNR' if ahead[0] else 'LPIPS'}, worse in {'LPIPS' if ahead[0] else 'PSNR'}"
+    )
+
+
+def entropy_table(path: Path) -> pd.DataFrame:
+    """`entropy_models.csv` for readers: bits per pixel by model, one row a quality, the fewest marked with a star."""
+    table = pd.read_csv(path)
+    totals = [column for column in table.columns if column.endswith("_total")]
+    shown = table[["quality", "zeroth_order", *totals]].copy()
+    for i, row in table.iterrows():
+        least = min(totals, key=lambda name: float(row[name]))
+        for name in totals:
+            hyper = float(row[name.replace("_total", "_hyper")])
+            text = f"{float(row[name]):.4f}{' *' if name == least else ''}"
+            shown[name] = shown[name].astype(object)
+            shown.loc[i, name] = text + (f" ({hyper:.4f})" if hyper else "")
+    shown["quality"] = shown["quality"].map("{:g}".format)
+    shown["zeroth_order"] = shown["zeroth_order"].map("{:.4f}".format)
+    names = {name: name.removesuffix("_total").replace("-", " + ") for name in totals}
+    return shown.rename(columns={"zeroth_order": "zeroth-order entropy", **names})
+
+
+def rates_table(
+    summary: pd.DataFrame, codec: str = "dfc-mini", ceiling: str = "ceiling-mini"
+) -> pd.DataFrame:
+    """What a reader may expect of a rate: mean measures of the codec, and of its autoencoder alone."""
+    wanted = {"psnr": "PSNR (dB)", "ms-ssim": "MS-SSIM", "lpips-alex": "LPIPS (AlexNet)"}
+    rows = []
+    for name in (codec, ceiling):
+        own = summary[(summary.codec == name) & summary.metric.isin(wanted)]
+        for rate, group in own.groupby("target_bpp", dropna=False):
+            values = group.set_index("metric").value
+            real = group.bpp.mean()
+            row = {
+                "bits per pixel asked for": "no file: autoencoder alone" if pd.isna(rate) else f"{rate:g}",
+                "really": "" if pd.isna(real) else f"{real:.3f}",
+                "kB of 12 megapixels": "" if pd.isna(real) else f"{12e6 * real / 8 / 1000:.0f}",
+            }
+            for metric, label in wanted.items():
+                digits = 1 if metric == "psnr" else 3
+                row[label] = f"{values[metric]:.{digits}f}" if metric in values else "–"
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,46 @@
+"""Figures of *Beyond the paper*, drawn from the stored table of choices."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from diffusion_codec.figures.style import COLOURS, ORDER, canvas
+
+MARKS = "osD^vPX"
+
+
+def choices(table: pd.DataFrame, questions: Mapping[str, str]) -> Figure:
+    """What each choice changes in PSNR and in LPIPS against the base, one row a choice, grouped by question.
+
+    Args:
+        table: as :func:`diffusion_codec.evaluation.beyond.choices` returns it.
+        questions: name in the table -> name in the figure, in order from the top.
+    """
+    groups = [(name, table[table.question == name]) for name in questions if (table.question == name).any()]
+    count = sum(len(group) for _, group in groups) + len(groups)
+    figure, axes = canvas(columns=2, height=0.24 * count + 0.9, sharey=True)
+    ticks, labels, y = [], [], 0.0
+    for i, (question, group) in enumerate(groups):
+        colour = COLOURS[ORDER[i % len(ORDER)]]
+        ticks.append(y)
+        labels.append(rf"$\bf{{{questions[question].replace(' ', '~')}}}$")
+        for _, row in group.iterrows():
+            y += 1
+            ticks.append(y)
+            labels.append(
+                f"{row.choice} step" + "s" * (row.choice != "1") if question == "steps" else row.choice
+            )
+            for axis, column in zip(axes[0], ("d_psnr", "d_lpips-alex"), strict=True):
+                axis.plot([0, row[column]], [y, y], color=colour, lw=1.2)
+                axis.plot(row[column], y, MARKS[i % len(MARKS)], color=colour)
+        y += 1.3
+    for axis, label in zip(
+        axes[0], ("dB PSNR: right is better", "LPIPS (AlexNet): left is better"), strict=True
+    ):
+        axis.axvline(0, color=COLOURS["grey"], lw=1.2)
+        axis.set_xlabel(label)
+        axis.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(ticks, [label.replace("no denoising steps", "no denoising") for label in labels])
+    axes[0, 0].set_ylim(y - 0.6, -0.9)
+    return figure

@@ -1,0 +1,89 @@
+"""Sentences and tables of *Beyond the paper*, from small tables."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from diffusion_codec.errors import MissingDataError
+from diffusion_codec.evaluation import beyond
+from diffusion_codec.figures import beyond as figures
+
+CHOICES = """dataset,question,choice,steps,psnr at 0.1,lpips-alex at 0.1
+kodak[:4],base,independent,3,24.0,0.3
+kodak[:4],t,tied: matched to the step,3,24.5,0.29
+kodak[:4],steps,1,1,24.2,0.31
+kodak[:4],variant,paper-2024,3,23.0,0.35
+kodak[:4],variant,paper-2025,3,,
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    path = tmp_path / "choices.csv"
+    path.write_text(CHOICES, encoding="utf-8")
+    return beyond.choices(path)
+
+
+def test_choices_are_told_against_the_base(table: pd.DataFrame) -> None:
+    assert set(table.rate) == {0.1}
+    told = beyond.change(table, "tied: matched to the step")
+    assert told == "+0.50 dB PSNR and -0.0100 LPIPS (AlexNet)"
+    assert beyond.change(table, "paper-2025") == beyond.change(table, "no such") == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("choice", "than", "said"),
+    [
+        ("tied: matched to the step", "independent", "better in both measures"),
+        ("paper-2024", "independent", "worse in both measures"),
+        ("1", "independent", "better in PSNR, worse in LPIPS"),
+        ("independent", "1", "better in LPIPS, worse in PSNR"),
+    ],
+)
+def test_one_choice_against_another(table: pd.DataFrame, choice: str, than: str, said: str) -> None:
+    assert beyond.better(table, choice, than) == said
+
+
+def test_what_was_not_measured_is_said(table: pd.DataFrame, tmp_path: Path) -> None:
+    assert "not compared" in beyond.better(table, "no such", "1")
+    assert "not compared" in beyond.better(table, "paper-2025", "paper-2024")
+    with pytest.raises(MissingDataError, match=r"evaluation\.choices"):
+        beyond.choices(tmp_path / "gone.csv")
+
+
+def test_the_figure_has_a_row_for_each_choice_and_question(table: pd.DataFrame) -> None:
+    drawn = figures.choices(table, beyond.QUESTIONS)
+    labels = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
+    assert "1 step" in labels
+    assert sum(label.startswith("$") for label in labels) == 3  # t, steps, variant
+
+
+def test_the_fewest_bits_are_marked(tmp_path: Path) -> None:
+    path = tmp_path / "entropy.csv"
+    path.write_text(
+        "dataset,quality,zeroth_order,lattice_hyper,lattice_total,hyperprior-lattice_hyper,hyperprior-lattice_total\n"
+        "kodak,10.0,0.03,0.0,0.02,0.007,0.027\n",
+        encoding="utf-8",
+    )
+    (row,) = beyond.entropy_table(path).to_dict("records")
+    assert row["quality"] == "10"
+    assert row["lattice"] == "0.0200 *"
+    assert row["hyperprior + lattice"] == "0.0270 (0.0070)"
+
+
+def test_rates_to_expect_end_with_the_autoencoder() -> None:
+    summary = pd.DataFrame(
+        [
+            ("dfc-mini", 0.1, 0.099, "psnr", 23.71),
+            ("dfc-mini", 0.1, 0.099, "lpips-alex", 0.2614),
+            ("ceiling-mini", None, None, "psnr", 25.0),
+            ("avif", 0.1, 0.1, "psnr", 27.0),
+        ],
+        columns=["codec", "target_bpp", "bpp", "metric", "value"],
+    )
+    first, last = beyond.rates_table(summary).to_dict("records")
+    assert (first["really"], first["PSNR (dB)"], first["LPIPS (AlexNet)"]) == ("0.099", "23.7", "0.261")
+    assert first["kB of 12 megapixels"] == "148"
+    assert first["MS-SSIM"] == "–"
+    assert last["bits per pixel asked for"].startswith("no file")
