@@ -62,12 +62,12 @@ def test_the_figure_has_a_row_for_each_choice_and_question(table: pd.DataFrame) 
 def test_the_fewest_bits_are_marked(tmp_path: Path) -> None:
     path = tmp_path / "entropy.csv"
     path.write_text(
-        "dataset,quality,zeroth_order,lattice_hyper,lattice_total,hyperprior-lattice_hyper,hyperprior-lattice_total\n"
+        "dataset,lambda,zeroth_order,lattice_hyper,lattice_total,hyperprior-lattice_hyper,hyperprior-lattice_total\n"
         "kodak,10.0,0.03,0.0,0.02,0.007,0.027\n",
         encoding="utf-8",
     )
     (row,) = beyond.entropy_table(path).to_dict("records")
-    assert row["quality"] == "10"
+    assert row["lambda"] == "10"
     assert row["lattice"] == "0.0200 *"
     assert row["hyperprior + lattice"] == "0.0270 (0.0070)"
 

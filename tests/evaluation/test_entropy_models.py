@@ -15,7 +15,7 @@ def test_rates_are_of_real_streams_on_the_same_integers(tmp_path: Path) -> None:
         str(i): torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(i)) for i in range(2)
     }
     table = compare({"plain": plain, "hyper": hyper}, latents, [20.0, 60.0])
-    assert table["quality"].tolist() == [20.0, 60.0]
+    assert table["lambda"].tolist() == [20.0, 60.0]
     assert (table["plain_hyper"] == 0).all()
     assert (table["hyper_hyper"] > 0).all()
     assert table["zeroth_order"].is_monotonic_increasing

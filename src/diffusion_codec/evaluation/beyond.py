@@ -66,10 +66,10 @@ def better(table: pd.DataFrame, choice: str, than: str) -> Sentence:
 
 
 def entropy_table(path: Path) -> pd.DataFrame:
-    """`entropy_models.csv` for readers: bits per pixel by model, one row a quality, the fewest marked with a star."""
+    """`entropy_models.csv` for readers: bits per pixel by model, one row a lambda, the fewest marked with a star."""
     table = pd.read_csv(path)
     totals = [column for column in table.columns if column.endswith("_total")]
-    shown = table[["quality", "zeroth_order", *totals]].copy()
+    shown = table[["lambda", "zeroth_order", *totals]].copy()
     for i, row in table.iterrows():
         least = min(totals, key=lambda name: float(row[name]))
         for name in totals:
@@ -77,7 +77,7 @@ def entropy_table(path: Path) -> pd.DataFrame:
             text = f"{float(row[name]):.4f}{' *' if name == least else ''}"
             shown[name] = shown[name].astype(object)
             shown.loc[i, name] = text + (f" ({hyper:.4f})" if hyper else "")
-    shown["quality"] = shown["quality"].map("{:g}".format)
+    shown["lambda"] = shown["lambda"].map("{:g}".format)
     shown["zeroth_order"] = shown["zeroth_order"].map("{:.4f}".format)
     names = {name: name.removesuffix("_total").replace("-", " + ") for name in totals}
     return shown.rename(columns={"zeroth_order": "zeroth-order entropy", **names})

@@ -16,52 +16,53 @@ from torch import Tensor
 
 from diffusion_codec import codec_weights, datasets
 from diffusion_codec.backbone import STRIDE, Backbone
-from diffusion_codec.codec import lambda_of
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.fixed_point import real_valued
 from diffusion_codec.entropy.model import CHANNELS, EntropyModel
 from diffusion_codec.evaluation.learned import latents_of, quantised
 from diffusion_codec.evaluation.noise import entropy_bits
 
+LAMBDAS = [2.0 ** (-2 + 1.6 * i) for i in range(1, 11)]
+
 
 def compare(
-    models: Mapping[str, CodecWeights], latents: Mapping[str, Tensor], qualities: list[float]
+    models: Mapping[str, CodecWeights], latents: Mapping[str, Tensor], lambdas: list[float]
 ) -> pd.DataFrame:
-    """Mean rates over pictures for each quality, in bits per pixel.
+    """Mean rates over pictures for each lambda, in bits per pixel.
 
-    Columns: quality, zeroth_order (the entropy of each picture's and channel's own histogram, which no decoder
+    Columns: lambda, zeroth_order (the entropy of each picture's and channel's own histogram, which no decoder
     knows), and for each model <name>_hyper and <name>_total. The first model's P_phi quantises for all.
     """
     reference = next(iter(models.values()))
     rows = []
-    for quality in qualities:
+    for lambda_ in lambdas:
         for y in latents.values():
-            z_hat, side = quantised(reference, y, lambda_of(quality))
+            z_hat, side = quantised(reference, y, lambda_)
             area = z_hat[0].numel() * STRIDE**2
             ideal = sum(entropy_bits(z_hat[c]) for c in range(CHANNELS)) * z_hat[0].numel()
-            row = {"quality": quality, "zeroth_order": ideal / area}
+            row = {"lambda": lambda_, "zeroth_order": ideal / area}
             for name, weights in models.items():
                 streams = weights.latent_coder.encode(z_hat, side)
                 row[f"{name}_hyper"] = 8 * len(streams.hyper) / area
                 row[f"{name}_total"] = 8 * (len(streams.hyper) + len(streams.latent)) / area
             rows.append(row)
-    return pd.DataFrame(rows).groupby("quality", as_index=False).mean().round(5)
+    return pd.DataFrame(rows).groupby("lambda", as_index=False).mean().round(5)
 
 
 def cost_of_integers(
-    weights: CodecWeights, latents: Mapping[str, Tensor], qualities: list[float]
+    weights: CodecWeights, latents: Mapping[str, Tensor], lambdas: list[float]
 ) -> pd.DataFrame:
     """Real streams of exact arithmetic against the same networks' information content in real numbers (float32).
 
-    Columns: quality, real_bpp, stream_bpp, real_seconds (the networks alone), exact_seconds (networks and range
+    Columns: lambda, real_bpp, stream_bpp, real_seconds (the networks alone), exact_seconds (networks and range
     coder, one direction); means over pictures.
     """
     model = EntropyModel(**weights.latent_coder.model.config)
     model.load_state_dict(weights.latent_coder.model.state_dict())
     rows = []
-    for quality in qualities:
+    for lambda_ in lambdas:
         for y in latents.values():
-            z_hat, side = quantised(weights, y, lambda_of(quality))
+            z_hat, side = quantised(weights, y, lambda_)
             area = z_hat[0].numel() * STRIDE**2
             started = time.perf_counter()
             with real_valued(), torch.inference_mode():
@@ -70,14 +71,14 @@ def cost_of_integers(
             streams = weights.latent_coder.encode(z_hat, side)
             rows.append(
                 {
-                    "quality": quality,
+                    "lambda": lambda_,
                     "real_bpp": bits / area,
                     "stream_bpp": 8 * (len(streams.hyper) + len(streams.latent)) / area,
                     "real_seconds": between - started,
                     "exact_seconds": time.perf_counter() - between,
                 }
             )
-    return pd.DataFrame(rows).groupby("quality", as_index=False).mean().round(5)
+    return pd.DataFrame(rows).groupby("lambda", as_index=False).mean().round(5)
 
 
 def main(
@@ -95,12 +96,12 @@ def main(
         raise typer.BadParameter(f"{models} holds no codec weights")
     pictures = {item.id: item.pixels() for item in datasets.load(dataset)}
     latents = latents_of(Backbone.from_pretrained(backbone), pictures)
-    table = compare(loaded, latents, [float(quality) for quality in range(10, 101, 10)])
+    table = compare(loaded, latents, LAMBDAS)
     table.insert(0, "dataset", dataset)
     table.to_csv(out, index=False)
     typer.echo(table.to_string(index=False))
-    default = codec_weights.load(codec_weights.embedded_weights())
-    cost = cost_of_integers(default, latents, [20.0, 40.0, 60.0, 80.0])
+    rounding = codec_weights.load(codec_weights.embedded_weights("independent"))
+    cost = cost_of_integers(rounding, latents, LAMBDAS[1:8:2])
     cost.insert(0, "dataset", dataset)
     cost.to_csv(out.with_name(f"{out.stem}_integers.csv"), index=False)
     typer.echo(cost.to_string(index=False))
