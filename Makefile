@@ -59,6 +59,12 @@ format: | $(READY)  ## Bring code and notebooks into the house style
 book: | $(READY)  ## Run the notebooks that are out of date and build the book: build/html/index.html
 	@$(BOOK) build $(SMOKE_FLAG)
 
+check-site: | $(READY)  ## Open every page of the built book in headless Chromium; screenshots go to build/screenshots/
+	@$(BOOK) browse
+
+pdf: book  ## Print the whole book into one file by headless Chromium: build/book.pdf
+	@$(BOOK) pdf
+
 run: | $(READY)  ## Run one notebook, NB=03, with other parameters, P='bitrates: [0.1, 0.2]' (FORCE=1: even if up to date)
 	@$(BOOK) run "$${NB}" --parameters="$${P}" $(SMOKE_FLAG) $(FORCE_FLAG)
 
@@ -147,4 +153,4 @@ $(READY):
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'
 	@rm -f $(VENV)/.ready-* && touch $@
 
-.PHONY: help setup test lint format book run bench bench-records results realism evidence claims numbers seal study robustness fuzz audit-packages audit lock clean
+.PHONY: help setup test lint format book check-site pdf run bench bench-records results realism evidence claims numbers seal study robustness fuzz audit-packages audit lock clean

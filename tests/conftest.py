@@ -1,5 +1,6 @@
 """Pictures and files that several tests need; no test reaches the network; rows for the table of robustness."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from diffusion_codec.bitstream import DfcFile, Header
+from diffusion_codec.book import browser
 from tests.survival import PROPERTY, Row, Tally, write_report
 
 # The tests that talk to a server or helpers of their own on this machine; the others open no connection at all.
@@ -47,6 +49,20 @@ def _name_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     _now_running = request.node.nodeid
     yield
     _now_running = ""
+
+
+@pytest.fixture(scope="session")
+def need_chromium() -> None:
+    """Without a Chromium the test is skipped, and says so; with CI set it fails instead."""
+    if browser.find() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(browser.MISSING)
+
+
+@pytest.fixture(scope="module")
+def chromium(need_chromium: None) -> Iterator[Any]:
+    """The browser, for the tests of one file."""
+    with browser.chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

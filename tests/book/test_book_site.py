@@ -59,8 +59,9 @@ def small_book(project: Project) -> Project:
     (book / "index.md").write_text(PAGE)
     (book / "table.md").write_text(TABLE)
     shutil.rmtree(project.root / "notebooks")
-    # what chapter 5 leaves for html_extra_path
-    (project.stage / "figures" / "05_user_study" / "site").mkdir(parents=True)
+    # what chapters 4 and 5 leave for html_extra_path
+    for name in ("04_claims", "05_user_study"):
+        (project.stage / "figures" / name / "site").mkdir(parents=True)
     return Project(project.root)
 
 
@@ -133,6 +134,7 @@ def site(tmp_path: Path, body: str, style: str = "") -> Path:
         '<a href="other.html#here">x</a><a href="#top">y</a><a href="https://example.org/page">z</a>',
         '<img src="data:image/png;base64,AAAA"><link rel="stylesheet" href="style.css?v=1">',
         '<link rel="canonical" href="https://example.org/"><script>let a = 4 / 2; // a comment</script>',
+        '<script type="application/json">{"source": "https://example.org/data"}</script>',
     ],
 )
 def test_a_sound_site_passes(tmp_path: Path, body: str) -> None:

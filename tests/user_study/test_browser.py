@@ -4,9 +4,7 @@ Without a Chromium these tests are skipped, and say so; with CI set they fail in
 """
 
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -25,33 +23,6 @@ from diffusion_codec.user_study import store, votes
 from diffusion_codec.user_study.design import Sessions, Study, load
 from diffusion_codec.user_study.store import Store
 from tests.user_study.studies import make_study
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        reason = "no Chromium here: install it (Debian: apt-get install chromium) or name it in CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Server:

@@ -23,7 +23,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for command in (run, build):
         command.add_argument("--smoke", action="store_true", help="small parameters: notebooks/params/smoke/")
     check = commands.add_parser("check", help="check the links and the independence of a built site")
-    check.add_argument("site", type=Path, nargs="?", help="default: build/html")
+    browser = commands.add_parser(
+        "browse", help="open every page in headless Chromium and report what goes wrong"
+    )
+    pdf = commands.add_parser("pdf", help="print the whole book into build/book.pdf")
+    for command in (check, browser, pdf):
+        command.add_argument("site", type=Path, nargs="?", help="default: build/html")
     return parser.parse_args(arguments)
 
 
@@ -42,6 +47,18 @@ def run(book: project.Project, options: argparse.Namespace) -> None:
     print(f"{where}{'' if ran else ' is up to date'}; `make book` shows it")
 
 
+def look_at(book: project.Project, command: str, site: Path) -> None:
+    """Check a built site by its files or in a browser, or print it."""
+    from diffusion_codec.book import browser, browser_check, pdf, site_check
+
+    if command == "check":
+        site_check.check(site)
+    elif command == "browse":
+        browser_check.check(site, browser.chapters(book.root), book.build / "screenshots")
+    else:
+        pdf.write(site, browser.chapters(book.root), book.build / "book.pdf")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0; 1 when a notebook or the book fails or a request is wrong; 2 for wrong usage."""
     options = parse(arguments)
@@ -54,9 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             builder.build(book, smoke=options.smoke)
         else:
-            from diffusion_codec.book import site_check
-
-            site_check.check(options.site or book.build / "html")
+            look_at(book, options.command, options.site or book.build / "html")
     except (DiffusionCodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -28,7 +28,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect the addresses and identifiers of one tag."""
         values = {name: value for name, value in attrs if value}
-        self._in_script = tag == "script"
+        self._in_script = tag == "script" and values.get("type") != "application/json"  # data fetches nothing
         self.anchors.update(values[name] for name in ("id", "name") if name in values)
         address = values.get(LOADING.get(tag, ""))
         if address and not (tag == "link" and values.get("rel") in NOT_LOADED):

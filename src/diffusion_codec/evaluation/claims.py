@@ -6,6 +6,7 @@ its tolerance, or a verdict that no longer follows, is an error: what the book s
 """
 
 import json
+import shutil
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -323,11 +324,21 @@ def table(entries: list[Entry]) -> pd.DataFrame:
 
 def bundle(entries: list[Entry], folder: Path, target: Path) -> Path:
     """One zip archive with every data file that a verdict rests on."""
-    names = sorted({name for entry in entries if entry.evidence for name in entry.evidence.files})
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
+        for name in _files(entries):
             archive.write(folder / name, name)
     return target
+
+
+def copies(entries: list[Entry], folder: Path, target: Path) -> None:
+    """The same files as they are, in a folder that the site offers."""
+    for name in _files(entries):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(folder / name, target / name)
+
+
+def _files(entries: list[Entry]) -> list[str]:
+    return sorted({name for entry in entries if entry.evidence for name in entry.evidence.files})
 
 
 def accept(path: Path, entries: list[Entry]) -> list[str]:

@@ -1,100 +1,64 @@
-"""The curves once more for the pointer: hover for numbers, click a codec away. Needs no network.
-
-The book keeps one copy of plotly's script; a page asks for it by a relative address. Where a notebook runs alone, that
-address leads nowhere and Jupyter shows the figure from plotly's own JSON, or the print.
-"""
+"""Parts of a page that a reader plays with: HTML that needs no network, and a print for readers without scripts."""
 
 import base64
+import html
+import io
+import json
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import plotly.graph_objects as go
-
-from diffusion_codec.evaluation.tables import NotComparableError
-from diffusion_codec.figures.rate_distortion import CEILING, line, metric_label
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 SCRIPT = "../_static/plotly.min.js"
-"""From a page in `notebooks/` of the built site."""
-
-_SYMBOLS = {
-    "o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond", "<": "triangle-left",
-    ">": "triangle-right", "p": "pentagon", "P": "cross", "X": "x", "*": "star", "h": "hexagon",
-}  # fmt: skip
-_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+"""The book's one copy of plotly's script, from a page in `notebooks/` of the built site."""
 
 
 @dataclass(frozen=True)
 class Interactive:
-    """A plotly figure for a notebook's cell, with a print of it for readers without scripts."""
+    """A part of a page for a notebook's cell: HTML, and in words what is seen."""
 
-    figure: Any
-    print: Path
+    markup: str
     alt: str
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        markup = self.figure.to_html(
-            full_html=False, include_plotlyjs=SCRIPT, include_mathjax=False, config={"responsive": True}
-        )
-        shown: dict[str, Any] = {"text/html": markup, "text/plain": self.alt}
-        if self.print.suffix == ".png":
-            shown["image/png"] = base64.b64encode(self.print.read_bytes()).decode("ascii")
-        return shown
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return {"text/html": self.markup, "text/plain": self.alt}
 
 
-def curves(summary: pd.DataFrame, metric: str) -> Any:
-    """One metric against the bits per pixel of the files, with intervals; codecs can be clicked away.
+def fill(template: str, data: dict[str, Any], prints: list[Path], alt: str) -> Interactive:
+    """A template of this package with its data, and the figures that stand for it in print and without scripts.
 
-    Raises NotComparableError for more than one data set or protocol.
+    Args:
+        template: name of a file in `figures/templates/`, without ending.
+        prints: pictures on disk.
     """
-    rows = summary[(summary["metric"] == metric) & (summary["missing"] == 0)]
-    for column in ("dataset", "protocol"):
-        if column in rows and rows[column].nunique() > 1:
-            raise NotComparableError(f"one axis shows one {column}, not {', '.join(rows[column].unique())}")
-    figure = go.Figure()
-    for codec, points in rows.groupby("codec"):
-        _add(figure, str(codec), points.sort_values("bpp"))
-    figure.update_layout(
-        template="plotly_white",
-        height=460,
-        margin={"l": 60, "r": 20, "t": 30, "b": 50},
-        yaxis_title=metric_label(metric),
-        xaxis={
-            "title": "bits per pixel of the files",
-            "type": "log",
-            "tickvals": [0.03, 0.05, 0.1, 0.2, 0.3, 0.5],
-        },
-        legend={"orientation": "h", "y": -0.2},
-        hovermode="closest",
-    )
-    return figure
+    described = html.escape(alt, quote=True)
+    stills = "".join(f'<img class="still" src="{_print(path)}" alt="{described}">' for path in prints)
+    # "</" would end the script that holds the data
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    body = _template(template).replace("{stills}", stills).replace("{plotly}", SCRIPT).replace("{data}", text)
+    return Interactive(shared() + body, alt)
 
 
-def _add(figure: Any, codec: str, points: pd.DataFrame) -> None:
-    look = line(codec)
-    if codec.startswith(CEILING):
-        figure.add_hline(
-            y=float(points["value"].iloc[0]),
-            line={"color": look.colour, "dash": "dash", "width": 1.5},
-            annotation_text=look.label,
-            annotation_position="top left",
-        )
-        return
-    figure.add_scatter(
-        x=points["bpp"],
-        y=points["value"],
-        name=look.label,
-        mode="lines+markers",
-        line={"color": look.colour, "dash": _DASHES.get(look.dashes, "solid"), "width": look.width},
-        marker={"symbol": _SYMBOLS.get(look.marker, "circle"), "size": 8},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": points["high"] - points["value"],
-            "arrayminus": points["value"] - points["low"],
-            "thickness": 0.8,
-            "width": 2,
-        },
-        hovertemplate="%{x:.4f} bits per pixel: %{y:.4f}<extra>" + look.label + "</extra>",
-    )
+def shared() -> str:
+    """The style sheet of all of them: what needs scripts (`live`) and what stands for it without (`still`)."""
+    return _template("shared")
+
+
+def _template(name: str) -> str:
+    return files(__package__).joinpath("templates", f"{name}.html").read_text(encoding="utf-8")
+
+
+def _print(path: Path) -> str:
+    with Image.open(path) as image:
+        return webp(np.asarray(image.convert("RGB")), 90)
+
+
+def webp(pixels: npt.NDArray[np.uint8], quality: int = 80) -> str:
+    """Pixels (H, W, 3) or (H, W) as an address that holds them whole; small rather than exact."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=6)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
