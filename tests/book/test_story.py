@@ -32,7 +32,7 @@ LITERAL = re.compile(r"^(?:`{3,}|:{3,})\{literalinclude\} (\S+)\n((?::.*\n)*)", 
 BACKBONE = re.compile(
     r"`mini`|no\s+network|No\s+network|drawing|no\s+codec|HiFiC's codecs|same .*backbone|backbone and records"
 )
-WHEN = re.compile(r"now\b|stored|drawing|when this book was built|_caption`|records\.")
+WHEN = re.compile(r"now\b|stored|drawing|when this book was built|_caption`|records\.", re.IGNORECASE)
 
 
 def texts() -> dict[str, str]:
@@ -62,7 +62,9 @@ def unknown(command: str) -> str:
             _, found, words = found.resolve_command(found.context_class(found), words)
         except Exception as error:
             return str(error)
-    options = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    options = {
+        option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     given = {word.split("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)}
     return " ".join(sorted(given - options - {"--help", "-h"}))
 
