@@ -36,8 +36,8 @@ def test_the_same_input_gives_the_same_bytes(codec: Codec) -> None:
 
 
 def test_lambda_spans_its_range() -> None:
-    assert lambda_of(0) == 0.25
-    assert lambda_of(100) == 16384
+    assert lambda_of(0) == 1
+    assert lambda_of(100) == 2**18
 
 
 def test_higher_quality_makes_larger_files(codec: Codec) -> None:

@@ -22,7 +22,7 @@ def test_enough_pictures_at_equal_rates_through_every_codec(part: str) -> None:
     images = {record.image for record in stored}
     assert len(images) >= SUBJECTS[part], REMEDY
     compared = ("dfc-mini", *RIVALS)
-    there = {(r.codec, r.image, r.target_bpp) for r in stored if r.error is None}
+    there = {(r.codec, r.image, r.target_bpp) for r in stored if r.value is not None}
     rates = {r.target_bpp for r in stored if r.codec == "dfc-mini"}
     assert len(rates) >= EQUAL_RATES
     missing = {(c, i, b) for c in compared for i in images for b in rates} - there

@@ -178,5 +178,5 @@ def test_a_device_that_is_not_there(device: str, message: str, folder: Path) -> 
 
 
 def test_an_unknown_precision() -> None:
-    with pytest.raises(BadInputError, match="'int8' is unknown; choose float32, bfloat16, float16"):
+    with pytest.raises(BadInputError, match="'int8' is unknown; choose auto, float32, bfloat16, float16"):
         run_options("int8", False, False, False)
