@@ -5,6 +5,9 @@ from diffusion_codec.audit import findings
 from diffusion_codec.audit.findings import ORIGINAL, OWN, RIVALS
 
 
+RATE = findings.CLAIM_RATE
+
+
 def text_rows(right: dict[str, dict[float | None, int]], bpp: float = 1.0) -> pd.DataFrame:
     """Ten pictures of ten characters; what is not right was read as others, all with confidence."""
     rows = [
@@ -96,15 +99,15 @@ def test_where_it_invents_more_than_a_rival() -> None:
 
 def details(own: float, rival: float) -> dict[str, pd.DataFrame]:
     """Three audits in which these shares of the details are wrong."""
-    texts = text_rows({OWN: {0.1: round(10 - 10 * own)}, "avif": {0.1: round(10 - 10 * rival)}})
+    texts = text_rows({OWN: {RATE: round(10 - 10 * own)}, "avif": {RATE: round(10 - 10 * rival)}})
     wrong = [(OWN, own), ("avif", rival)]
     faces = [
-        {"codec": codec, "image": f"f{i}", "target_bpp": 0.1, "bpp": 0.1, "similarity": 1.0, "strangers": 10,
+        {"codec": codec, "image": f"f{i}", "target_bpp": RATE, "bpp": RATE, "similarity": 1.0, "strangers": 10,
          "false-matches": 10 * share}
         for codec, share in wrong for i in range(8)
     ]  # fmt: skip
     charts = [
-        {"codec": codec, "image": f"c{i}", "target_bpp": 0.1, "bpp": 0.1, "objects": 10, "counted": 10, "found": 5,
+        {"codec": codec, "image": f"c{i}", "target_bpp": RATE, "bpp": RATE, "objects": 10, "counted": 10, "found": 5,
          "invented": 10 * share}
         for codec, share in wrong for i in range(8)
     ]  # fmt: skip
