@@ -50,7 +50,7 @@ def test_the_range_coder_alone_writes_the_latent_stream(tmp_path: Path) -> None:
     codec = tiny_codec(tmp_path, hyper_channels=2)
     data = codec.compress(bench.photograph(48, 32), quality=80).data
     encoder = Encoder(codec.weights.latent_coder.gaussian)
-    for values, level, mean in bench.symbol_groups(codec.weights.latent_coder, data):
+    for values, level, mean in bench.symbol_groups(codec.weights, data):
         encoder.put(values, level, mean)
     assert encoder.finish() == bitstream.read(data).latent
 

@@ -26,11 +26,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusion_codec import bitstream, fetch
 from diffusion_codec.backbone.options import run_options
 from diffusion_codec.codec import DEFAULT_STEPS, Codec
-from diffusion_codec.entropy.coder import LatentCoder, Streams
-from diffusion_codec.entropy.model import SideInformation, table_indices
+from diffusion_codec.codec_weights import CodecWeights
+from diffusion_codec.entropy.coder import Streams
+from diffusion_codec.entropy.model import CHANNELS, SideInformation, table_indices
 from diffusion_codec.entropy.range_coder import Decoder, Encoder
 from diffusion_codec.errors import DiffusionCodecError
 from diffusion_codec.files import write_atomically
+from diffusion_codec.quantization import shared_dither
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,7 +112,7 @@ def measure(job: Job, pixels: np.ndarray | None = None) -> Measurement:
     compress = [_timed(lambda: codec.compress(pixels).seconds) for _ in range(job.repeats)]
     decompress = [_timed(lambda: codec.decompress(data, job.steps).seconds) for _ in range(job.repeats)]
     peak = peak_memory()
-    coding, symbols = range_coder_alone(codec.weights.latent_coder, data, job.repeats)
+    coding, symbols = range_coder_alone(codec.weights, data, job.repeats)
     vae = codec.backbone.vae
     formats = {
         "encode": _format(vae.encoder),
@@ -172,9 +174,9 @@ def _format(network: torch.nn.Module) -> str:
     return str(next(network.parameters()).dtype).removeprefix("torch.")
 
 
-def range_coder_alone(coder: LatentCoder, data: bytes, repeats: int) -> tuple[dict[str, float], int]:
+def range_coder_alone(weights: CodecWeights, data: bytes, repeats: int) -> tuple[dict[str, float], int]:
     """Seconds to encode and decode a file's symbols when the networks have spoken already; number of symbols."""
-    groups = symbol_groups(coder, data)
+    coder, groups = weights.latent_coder, symbol_groups(weights, data)
     stream = b""
 
     def encode() -> None:
@@ -198,19 +200,24 @@ def range_coder_alone(coder: LatentCoder, data: bytes, repeats: int) -> tuple[di
 
 
 @torch.inference_mode()
-def symbol_groups(coder: LatentCoder, data: bytes) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def symbol_groups(weights: CodecWeights, data: bytes) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """What the range coder is given for a file, pass by pass: values, table levels, means; int64 (n,) each."""
     file = bitstream.read(data)
     header = file.header
     size = (-(-header.height // 8), -(-header.width // 8))
     side = SideInformation(torch.tensor([header.alpha]), torch.tensor([header.timestep]))
-    z_hat = coder.decode(Streams(file.hyper, file.latent), size, side)
+    coder, dither = weights.latent_coder, torch.zeros(CHANNELS, *size)
+    if header.dither_seed is not None and weights.dithered:
+        dither = torch.from_numpy(shared_dither(header.dither_seed, (CHANNELS, *size)))
+    z_hat = weights.decode(Streams(file.hyper, file.latent), size, side, dither)
     side = SideInformation(side.alpha_index.double(), side.timestep.double())
     features = coder.hyper_features(file.hyper, size)
     groups = []
-    for index, mean, log_scale in coder.model.each_pass(z_hat.double()[None], side, features):
+    for index, mean, log_scale in coder.model.each_pass((z_hat - dither.double())[None], side, features):
         channel, mask = coder.model.channel_and_mask(index, *size)
-        level, fraction = table_indices(mean[0][mask], log_scale[0][mask], len(coder.gaussian))
+        level, fraction = table_indices(
+            mean[0][mask] + dither[channel][mask].double(), log_scale[0][mask], len(coder.gaussian)
+        )
         groups.append((z_hat[channel][mask].numpy(), level.numpy(), fraction.numpy()))
     return groups
 

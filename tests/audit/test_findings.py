@@ -4,7 +4,6 @@ import pytest
 from diffusion_codec.audit import findings
 from diffusion_codec.audit.findings import ORIGINAL, OWN, RIVALS
 
-
 RATE = findings.CLAIM_RATE
 
 
