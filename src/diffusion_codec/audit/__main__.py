@@ -36,7 +36,7 @@ FIDELITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 DIAL_RATES = (0.03, 0.06, 0.1, 0.15, 0.25)
 DIAL_IMAGES = ("kodim05", "kodim15", "kodim20", "kodim23")
 SPREAD_RATES = (0.06, 0.1, 0.2)
-SPREAD_IMAGES = 6
+SPREAD_IMAGES = 12
 PART = (384, 512)
 """Rows and columns of the middle of a photograph that is taken for the dial and the spread."""
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DESK: "ViewportSize" = {"width": 1280, "height": 900}
 PHONE: "ViewportSize" = {"width": 390, "height": 844}
 SHOWN: tuple[tuple[Literal["light", "dark"], "ViewportSize"], ...] = (("light", DESK), ("dark", PHONE))
+SETTLING = 500
+"""Milliseconds until the theme has followed a new size (it waits 300) and colours have changed."""
 LOCAL = {"file", "data", "blob", "about"}
 IMPACTS = {"serious", "critical"}
 AXE_OPTIONS = {
@@ -46,6 +48,7 @@ WIDER = """() => {
   if (document.documentElement.scrollWidth > width) wide.push('the page: ' + document.documentElement.scrollWidth);
   return wide.slice(0, 5);
 }"""
+TITLE = "e => [...e.childNodes].filter(n => !n.classList?.contains('headerlink')).map(n => n.textContent).join('')"
 BROKEN = "() => [...document.images].filter(i => i.currentSrc && !i.naturalWidth).map(i => i.currentSrc.slice(0, 120))"
 
 
@@ -124,7 +127,7 @@ def _read(
         for scheme, size in SHOWN:
             page.set_viewport_size(size)
             page.emulate_media(color_scheme=scheme)
-            page.wait_for_timeout(50)  # a frame for scripts that follow the size
+            page.wait_for_timeout(SETTLING)
             if scheme == "dark":
                 problems += [f"wider than {PHONE['width']} pixels: {what}" for what in page.evaluate(WIDER)]
             problems += [f"{scheme}: {finding}" for finding in accessibility(page)]
@@ -164,7 +167,7 @@ def _search(opened: "Browser", site: Path, chapters: list[str]) -> Iterator[str]
     visitor = Visitor(context, "file://")
     for name in chapters:
         visitor.page.goto((site / f"{name}.html").as_uri(), wait_until="domcontentloaded")
-        title = visitor.page.locator("h1").first.evaluate("e => e.firstChild.textContent").strip()
+        title = visitor.page.locator("h1").first.evaluate(TITLE).strip()
         visitor.page.goto(f"{(site / 'search.html').as_uri()}?q={quote(title)}")
         link = visitor.page.locator(f'#search-results a[href*="{name}.html"]')
         try:
