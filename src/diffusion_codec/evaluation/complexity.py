@@ -27,7 +27,8 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _operations(run: Any) -> int:
+def operations(run: Callable[[], object]) -> int:
+    """Operations of the convolutions and matrix products of `run`, two a multiply-add."""
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
         run()
@@ -74,11 +75,6 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return counter.most
 
 
-def operations(run: Callable[[], object]) -> int:
-    """Operations of the convolutions and matrix products of `run`, two a multiply-add."""
-    return _operations(run)
-
-
 def parts(codec: Codec, width: int = WIDTH, height: int = HEIGHT, steps: int = DEFAULT_STEPS) -> pd.DataFrame:
     """Parameters and multiply-adds of each part for one picture; columns part, parameters, GMAC, runs.
 
@@ -95,26 +91,26 @@ def parts(codec: Codec, width: int = WIDTH, height: int = HEIGHT, steps: int = D
     side = SideInformation(torch.zeros(1, 4, dtype=torch.int64), t)
     decoder, encoder = backbone.vae.decoder, backbone.vae.encoder
     rows = [
-        ("autoencoder, analysis E", _count(encoder), _operations(lambda: backbone.encode(x)), 1),
+        ("autoencoder, analysis E", _count(encoder), operations(lambda: backbone.encode(x)), 1),
         (
             "parameter estimation P_φ",
             _count(weights.parameter_estimation),
-            _operations(lambda: codec.p_phi(y, torch.tensor([1.0]))),
+            operations(lambda: codec.p_phi(y, torch.tensor([1.0]))),
             1,
         ),
         (
             "entropy model",
             _count(weights.latent_coder.model),
-            _operations(lambda: weights.latent_coder.encode(z_hat, side)),
+            operations(lambda: weights.latent_coder.encode(z_hat, side)),
             1,
         ),
         (
             f"denoiser ε_θ, {steps} steps",
             _count(backbone.unet),
-            _operations(lambda: backbone.denoise(y, t, steps)),
+            operations(lambda: backbone.denoise(y, t, steps)),
             steps,
         ),
-        ("autoencoder, synthesis D", _count(decoder), _operations(lambda: backbone.decode(y)), 1),
+        ("autoencoder, synthesis D", _count(decoder), operations(lambda: backbone.decode(y)), 1),
     ]
     table = pd.DataFrame(rows, columns=["part", "parameters", "operations", "runs"])
     table["GMAC"] = table.pop("operations") / 2e9
