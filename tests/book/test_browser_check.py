@@ -10,6 +10,7 @@ from diffusion_codec.book.project import BookError
 
 PAGE = """<!doctype html><html lang="en"><head><meta name="viewport" content="width=device-width">
 <title>{title}</title><link rel="icon" href="data:,"></head><body><main><h1>{title}</h1>{body}</main></body></html>"""
+REDIRECT = '<meta http-equiv="Refresh" content="0; url={target}" />\n'
 SEARCH = """<ul id="search-results"></ul><script>
 const title = new URLSearchParams(location.search).get('q');
 const pages = {'Two words': 'second.html', 'First': 'first.html'};
@@ -18,9 +19,12 @@ if (pages[title]) document.querySelector('ul').innerHTML = `<li><a href="${pages
 DOT = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
 
 
-def site(folder: Path, body: str = "<p>Hello</p>", second: str = "Two words") -> Path:
+def site(
+    folder: Path, body: str = "<p>Hello</p>", second: str = "Two words", root: str = "first.html"
+) -> Path:
     (folder / "first.html").write_text(PAGE.format(title="First", body=body))
     (folder / "second.html").write_text(PAGE.format(title=second, body='<a href="first.html">first</a>'))
+    (folder / "index.html").write_text(REDIRECT.format(target=root))
     (folder / "search.html").write_text(PAGE.format(title="Search", body=SEARCH))
     return folder
 
@@ -44,10 +48,11 @@ class TestInABrowser:
         <p style="color: #aaa; background: #fff">pale</p><button></button>"""
         with pytest.raises(BookError) as caught:
             browser_check.check(
-                site(tmp_path, body, second="Not indexed"), ["first", "second"], tmp_path / "shots"
+                site(tmp_path, body, "Not indexed", "none.html"), ["first", "second"], tmp_path / "shots"
             )
         told = str(caught.value)
         for fault in (
+            "index.html: leads to none.html, which is not there",
             "first: asks http://127.0.0.1:9/x.png from elsewhere",
             "gone.png does not load",
             "gone.png is broken",

@@ -7,6 +7,7 @@ kept for a person to look at.
 
 import functools
 import http.server
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ WIDER = """() => {
   if (document.documentElement.scrollWidth > width) wide.push('the page: ' + document.documentElement.scrollWidth);
   return wide.slice(0, 5);
 }"""
+REDIRECT = re.compile(r'^\s*<meta http-equiv="refresh" content="\d+; *url=([^"]+)"', re.IGNORECASE)
+"""The page at the site's root is only this; reading it would race with the browser that follows it."""
 TITLE = "e => [...e.childNodes].filter(n => !n.classList?.contains('headerlink')).map(n => n.textContent).join('')"
 BROKEN = "() => [...document.images].filter(i => i.currentSrc && !i.naturalWidth).map(i => i.currentSrc.slice(0, 120))"
 
@@ -95,13 +98,20 @@ def check(site: Path, chapters: list[str], screenshots: Path) -> None:
         chapters: the pages in reading order, without ending (`browser.chapters`).
         screenshots: folder for a picture of every chapter at a desk in light and on a telephone in dark.
     """
-    pages = sorted(path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts)
+    found = sorted(path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts)
+    redirects = {path: match[1] for path in found if (match := REDIRECT.match(path.read_text("utf-8")))}
+    pages = [path for path in found if path not in redirects]
     if not pages:
         raise BookError(f"{site} holds no page: build the book first (`make book`)")
     start = time.monotonic()
     screenshots.mkdir(parents=True, exist_ok=True)
     with browser.chromium() as opened:
         problems = [
+            *(
+                f"{path.relative_to(site)}: leads to {target}, which is not there"
+                for path, target in redirects.items()
+                if not (path.parent / target).is_file()
+            ),
             *_read(opened, site, pages, set(chapters), screenshots),
             *_search(opened, site, chapters),
             *_served(opened, site, pages),
