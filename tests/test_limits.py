@@ -2,17 +2,23 @@
 
 import dataclasses
 import io
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_codec import bitstream
-from diffusion_codec.bitstream import BYTES_PER_PIXEL, DEFAULT_LIMITS, DfcFile, Header, Limits, symbol_count
+from diffusion_codec.bitstream import DEFAULT_LIMITS, DfcFile, Header, Limits, symbol_count
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import LimitExceededError, OutOfMemoryError, reports_memory
 from diffusion_codec.files import read_bytes
 from diffusion_codec.image_io import load_image
+from diffusion_codec.memory import BYTES_PER_PIXEL
 from tests.survival import Row, Tally, amount, in_child
 from tests.tiny import tiny_codec
 
@@ -84,16 +90,46 @@ def test_memory_grows_no_faster_than_is_declared(codec: Codec, tally: Tally) -> 
     small = coded.compress(np.zeros((64, 64, 3), np.uint8)).data
     header = dataclasses.replace(bitstream.read(small).header, width=width)
 
-    def peak(height: int) -> int:
+    def decoded(height: int) -> tuple[int, ...]:
         data = bitstream.write(DfcFile(dataclasses.replace(header, height=height), b"", b"\0"))
-        ended = in_child(lambda: coded.decompress(data, steps=1).pixels.shape, seconds=600)
-        assert ended.value == (height, width, 3), ended
-        return ended.peak_bytes
+        return coded.decompress(data, steps=1).pixels.shape
 
-    grown = (peak(high) - peak(low)) / (width * (high - low))
-    assert grown <= BYTES_PER_PIXEL
-    note = f"measured {grown:.0f} bytes a pixel of {BYTES_PER_PIXEL} declared"
-    tally(Row("Limits", "memory of decoding grows no faster than declared", 1, 1, accepted=1, note=note))
+    def coding(height: int) -> tuple[int, ...]:
+        coded.compress(np.zeros((height, width, 3), np.uint8))
+        return (height, width, 3)
+
+    for name, run in (("decoding", decoded), ("coding", coding)):
+        peaks = []
+        for height in (low, high):
+            ended = in_child(partial(run, height), seconds=600)
+            assert ended.value == (height, width, 3), ended
+            peaks.append(ended.peak_bytes)
+        grown = (peaks[1] - peaks[0]) / (width * (high - low))
+        assert grown <= BYTES_PER_PIXEL
+        note = f"measured {grown:.0f} bytes a pixel of {BYTES_PER_PIXEL} declared"
+        tally(Row("Limits", f"memory of {name} grows no faster than declared", 1, 1, accepted=1, note=note))
+
+
+def test_a_program_stays_within_the_memory_it_is_allowed(tmp_path: Path, tally: Tally) -> None:
+    """One large tile would pass the cap, many small ones do not; a cap too small says by how much."""
+    picture, file = tmp_path / "picture.png", tmp_path / "file.dfc"
+    Image.fromarray(np.zeros((1024, 1024, 3), np.uint8)).save(picture)
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        program = "import atexit; from diffusion_codec import cli, memory; "
+        program += f"atexit.register(lambda: print(memory.peak_memory())); cli.main({list(options)!r})"
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+
+    free = run("compress", str(picture), str(file))
+    refused = run("compress", str(picture), str(file), "--force", "--max-memory", "300M")
+    assert refused.returncode == 1
+    (lacking,) = re.findall(r"allow (\d+) MiB more", refused.stderr)
+    enough = 300 + int(lacking)
+    held = run("compress", str(picture), str(file), "--force", "--max-memory", f"{enough + 8}M")
+    assert held.returncode == 0, held.stderr
+    peak = int(held.stdout.split()[-1])
+    assert peak <= (enough + 8) * 2**20 < int(free.stdout.split()[-1])
+    tally(Row("Limits", "a program keeps to --max-memory", 2, 2, refused=1, accepted=1))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_the_limits_of_the_security_page_are_the_defaults() -> None:
         "max_side": 16384,
         "max_pixels": 2**27,
         "max_symbols": 2**24,
-        "max_memory_bytes": 16 * 2**30,
+        "max_memory_bytes": 4 * 2**30,
         "max_steps": 1000,
         "max_file_bytes": 256 * 2**20,
         "max_picture_bytes": 2**30,

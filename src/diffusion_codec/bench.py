@@ -8,8 +8,6 @@ tenth of a megapixel to a dozen, or to 48 with ``--largest``.
 
 import json
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +30,7 @@ from diffusion_codec.entropy.model import CHANNELS, SideInformation, table_indic
 from diffusion_codec.entropy.range_coder import Decoder, Encoder
 from diffusion_codec.errors import DiffusionCodecError
 from diffusion_codec.files import write_atomically
+from diffusion_codec.memory import peak_memory
 from diffusion_codec.quantization import shared_dither
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def measure(job: Job, pixels: np.ndarray | None = None) -> Measurement:
     if pixels is None:
         pixels = photograph(job.width, job.height)
     started = time.perf_counter()
-    run = run_options(job.precision, False, False, False)
+    run = run_options(job.precision)
     codec = Codec.from_pretrained(job.backbone, job.weights, job.device, run)
     load = time.perf_counter() - started
     data = codec.compress(pixels).data  # warms the caches, as decompress does
@@ -220,12 +219,6 @@ def symbol_groups(weights: CodecWeights, data: bytes) -> list[tuple[np.ndarray, 
         )
         groups.append((z_hat[channel][mask].numpy(), level.numpy(), fraction.numpy()))
     return groups
-
-
-def peak_memory() -> int:
-    """The most memory this process ever held, in bytes (``getrusage``; Linux counts in KiB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def in_fresh_process(job: Job) -> Measurement:

@@ -26,11 +26,12 @@ from torch import Tensor
 
 from diffusion_codec import bitstream, fetch
 from diffusion_codec.backbone.options import run_options
-from diffusion_codec.bench import peak_memory, photograph
+from diffusion_codec.bench import photograph
 from diffusion_codec.codec import DEFAULT_STEPS, Codec, lambda_of
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation.records import environment
 from diffusion_codec.files import write_atomically
+from diffusion_codec.memory import peak_memory
 
 QUALITY = 50.0
 MODES = ("eager", "compiled")

@@ -11,6 +11,7 @@ from enum import IntFlag
 from zlib import crc32
 
 from diffusion_codec.errors import BadInputError, LimitExceededError
+from diffusion_codec.memory import BYTES_PER_PIXEL
 
 FORMAT_VERSION = (1, 0)
 
@@ -76,7 +77,7 @@ class Limits:
     max_pixels: int = 2**27
     max_symbols: int = 2**24
     max_steps: int = 1000
-    max_memory_bytes: int = 2**34
+    max_memory_bytes: int = 2**32
     max_file_bytes: int = 2**28
     max_picture_bytes: int = 2**30
 
@@ -107,9 +108,6 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-
-BYTES_PER_PIXEL = 80
-"""Memory that coding and decoding take for each pixel at most; a test measures it."""
 
 
 def symbol_count(width: int, height: int) -> int:

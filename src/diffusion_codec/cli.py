@@ -137,6 +137,10 @@ OffloadOption = Annotated[
     bool, typer.Option("--offload", help="Keep only the network that works on the device.")
 ]
 LowMemoryOption = Annotated[bool, typer.Option("--low-memory", help="Work in smaller tiles and slices.")]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="What the program may hold, as in 1.5G: tiles as small as needed."),
+]
 JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", "-j", metavar="N", min=1, help="Files of a folder at once; one a core."),
@@ -182,6 +186,7 @@ def compress(
     compiled: CompileOption = False,
     offload: OffloadOption = False,
     low_memory: LowMemoryOption = False,
+    max_memory: MaxMemoryOption = None,
     jobs: JobsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -194,7 +199,9 @@ def compress(
     _check_rate(quality, bpp, max_bytes)
 
     def load(job: _Job) -> "Codec":
-        return _load_codec(backbone, device, (precision, compiled, offload, low_memory), job, codec_weights)
+        return _load_codec(
+            backbone, device, (precision, compiled, offload, low_memory, max_memory), job, codec_weights
+        )
 
     def work(job: _Job, load: "Loader") -> "Coded":
         return _compress_file(job, load, quality, bpp, max_bytes)
@@ -231,6 +238,7 @@ def decompress(
     compiled: CompileOption = False,
     offload: OffloadOption = False,
     low_memory: LowMemoryOption = False,
+    max_memory: MaxMemoryOption = None,
     jobs: JobsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -243,7 +251,9 @@ def decompress(
     """
 
     def load(job: _Job) -> "Codec":
-        return _load_codec(backbone, device, (precision, compiled, offload, low_memory), job, codec_weights)
+        return _load_codec(
+            backbone, device, (precision, compiled, offload, low_memory, max_memory), job, codec_weights
+        )
 
     def work(job: _Job, load: "Loader") -> "Coded":
         return _decompress_file(job, load, steps, fidelity)
@@ -304,7 +314,7 @@ def _make_ready(backbone: str) -> None:
 
 
 def _load_codec(
-    backbone: str, device: str, run: tuple[str, bool, bool, bool], job: "_Job", weights: str
+    backbone: str, device: str, run: tuple[str, bool, bool, bool, str | None], job: "_Job", weights: str
 ) -> "Codec":
     job.show("loading the model")
     from diffusion_codec.backbone.options import run_options

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_codec import bitstream, codec_weights, quantization
@@ -216,12 +215,8 @@ class Codec:
         with watch.stage("denoise"):
             y_0 = self._reverse(y_hat, t, steps, fidelity)
         with watch.stage("decode"):
-            x_hat = self.backbone.decode(y_0)
-            if not torch.isfinite(x_hat).all():
-                raise BadInputError(
-                    "the file's latent is so large that this model makes no picture of it: no encoder writes such"
-                )
-            decoded = _to_pixels(x_hat[..., : header.height, : header.width])
+            levels = self.backbone.decode(y_0, finish=_to_levels)
+            decoded = _to_pixels(levels, header.height, header.width)
         if header.grayscale:
             decoded = _to_gray(decoded)
         return Decompressed(decoded, header.grayscale, _symbols_sha256(z_hat), watch.seconds)
@@ -231,7 +226,7 @@ class Codec:
     def autoencode(self, pixels: np.ndarray) -> np.ndarray:
         """D(E(x)) without quantisation: the ceiling no file of this backbone can pass."""
         y = self._analyse(pixels, Stopwatch(self.backbone.device))
-        return _to_pixels(self.backbone.decode(y)[..., : pixels.shape[0], : pixels.shape[1]])
+        return _to_pixels(self.backbone.decode(y, finish=_to_levels), *pixels.shape[:2])
 
     def _analyse(self, pixels: np.ndarray, watch: Stopwatch) -> Tensor:
         """y = E(x), (1, 4, ceil(H/8), ceil(W/8)); the border is repeated up to a multiple of 8."""
@@ -333,17 +328,24 @@ def _side_information(header: Header) -> SideInformation:
 
 
 def _from_pixels(pixels: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> float (1, 3, H', W') in -1..1, the border repeated up to multiples of 8."""
+    """uint8 (H, W, 3) -> uint8 (1, 3, H', W'), the border repeated up to multiples of 8."""
     height, width = pixels.shape[:2]
-    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
-    if width % STRIDE == height % STRIDE == 0:
-        return x
-    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    padded = np.pad(pixels, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
+    return torch.from_numpy(padded).permute(2, 0, 1)[None]
 
 
-def _to_pixels(x: Tensor) -> np.ndarray:
-    levels = (x[0] + 1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)  # a large picture fills memory
-    pixels: np.ndarray = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+def _to_levels(x: Tensor) -> Tensor:
+    """Decoded values in about -1..1 -> uint8, in place as far as it goes: a large picture fills memory."""
+    if not torch.isfinite(x).all():
+        raise BadInputError(
+            "the file's latent is so large that this model makes no picture of it: no encoder writes such"
+        )
+    return x.add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _to_pixels(levels: Tensor, height: int, width: int) -> np.ndarray:
+    """uint8 (1, 3, H', W') -> uint8 (height, width, 3)."""
+    pixels: np.ndarray = levels[0, :, :height, :width].permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 
 

@@ -28,6 +28,7 @@ def tiled(
     overlap: int,
     scale: float,
     align: int = 1,
+    finish: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """``network(x)`` by tiles of ``tile`` positions of x, blended linearly over their overlap.
 
@@ -36,23 +37,45 @@ def tiled(
         x: (N, C, H, W). Returned as one call if neither side exceeds ``tile``.
         tile, overlap, align: in positions of x; tiles start at multiples of ``align``.
         scale: output positions per input position, e.g. 8 for a decoder, 1/8 for an encoder.
+        finish: what is to be done with the output, position by position; with tiles it happens row of tiles by row
+            of tiles, so that only what it returns is ever held for the whole picture.
     """
     height, width = x.shape[-2:]
     if max(height, width) <= tile:
-        return network(x)
-    total: Tensor | None = None
-    weight = torch.zeros(1, 1, int(height * scale), int(width * scale))
-    for top in tile_starts(height, tile, overlap):
-        for left in tile_starts(width, tile, overlap):
-            top, left = top - top % align, left - left % align
+        whole = network(x)
+        return whole if finish is None else finish(whole)
+    tops, lefts = (
+        [start - start % align for start in tile_starts(side, tile, overlap)] for side in (height, width)
+    )
+    result: Tensor | None = None
+    band = weight = torch.zeros(0)
+    for top, below in zip(tops, [*tops[1:], height], strict=True):
+        for left in lefts:
             part = network(x[..., top : top + tile, left : left + tile]).float().cpu()
             rows, columns = part.shape[-2:]
-            ramp = _ramp(rows, int(overlap * scale))[:, None] * _ramp(columns, int(overlap * scale))[None]
-            if total is None:
-                total = torch.zeros(*part.shape[:2], *weight.shape[-2:])
-            first_row, first_column = int(top * scale), int(left * scale)
-            place = (..., slice(first_row, first_row + rows), slice(first_column, first_column + columns))
-            total[place] += part * ramp
+            if left == lefts[0]:  # below what the last row of tiles left open there is nothing yet
+                shape = (*part.shape[:2], rows, int(width * scale))
+                band, weight = _grown(band, shape), _grown(weight, (1, 1, *shape[2:]))
+            ramp = _ramp(rows, int(overlap * scale))[:, None] * _ramp(columns, int(overlap * scale))
+            place = (..., slice(int(left * scale), int(left * scale) + columns))
+            band[place] += part * ramp
             weight[place] += ramp
-    assert total is not None
-    return total.div_(weight).to(x.device)  # in place: of a large picture this is a gigabyte
+        first, closed = int(top * scale), int((below - top) * scale)
+        done = band[..., :closed, :].div_(weight[..., :closed, :])
+        done = done if finish is None else finish(done)
+        if result is None:
+            result = done.new_empty(*done.shape[:2], int(height * scale), done.shape[-1])
+        result[..., first : first + closed, :] = done
+        del done, part
+        # copies, so that the memory of the closed rows is free
+        band, weight = band[..., closed:, :].clone(), weight[..., closed:, :].clone()
+    assert result is not None
+    return result.to(x.device)
+
+
+def _grown(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``rows`` with zeros below, up to ``shape``."""
+    grown = torch.zeros(shape)
+    if rows.numel():
+        grown[..., : rows.shape[-2], :] = rows
+    return grown

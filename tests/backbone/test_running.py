@@ -13,7 +13,7 @@ from diffusion_codec import codec_weights
 from diffusion_codec.backbone import Backbone, RunOptions
 from diffusion_codec.backbone.options import Tiles, checked_device, run_options
 from diffusion_codec.codec import Codec
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, LimitExceededError
 from tests.test_backbone import ddim_of_diffusers
 from tests.tiny import tiny_backbone, tiny_weights_file
 
@@ -83,7 +83,7 @@ def test_another_latent_space_is_refused(tiny_models: dict[int, Path], tmp_path:
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.1), ("float16", 0.02)])
 def test_half_precision_stays_near_float32(precision: str, tolerance: float, folder: Path) -> None:
     full = Backbone.from_pretrained(folder)
-    half = Backbone.from_pretrained(folder, run=run_options(precision, False, False, False))
+    half = Backbone.from_pretrained(folder, run=run_options(precision))
     assert {p.dtype for p in half.parameters()} == {getattr(torch, precision)}
     y, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([200.0])
     with torch.inference_mode():
@@ -107,7 +107,7 @@ def test_slices_and_smaller_tiles_change_nothing_in_a_picture_of_one_tile(folder
         Backbone.from_pretrained(folder),
         Backbone.from_pretrained(folder, run=RunOptions(low_memory=True)),
     )
-    assert small.tiles == Tiles(384, 48, 64, 8)
+    assert small.tiles == Tiles(384, 48, 64, 8, 4096)
     y, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([200.0, 50.0])
     with torch.inference_mode():
         torch.testing.assert_close(small.denoise(y, t, 1), full.denoise(y, t, 1), rtol=1e-4, atol=1e-5)
@@ -115,7 +115,7 @@ def test_slices_and_smaller_tiles_change_nothing_in_a_picture_of_one_tile(folder
 
 
 def test_tiles_bound_what_the_networks_see(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone.tiles = Tiles(64, 16, 8, 4)
+    backbone.tiles = Tiles(64, 16, 8, 4, 1)
     seen: dict[str, list[int]] = {"unet": [], "encoder": [], "decoder": []}
     for name, network in (
         ("unet", backbone.unet),
@@ -131,6 +131,27 @@ def test_tiles_bound_what_the_networks_see(backbone: Backbone, monkeypatch: pyte
     assert x.shape == (1, 3, 104, 136)
     assert torch.isfinite(x).all()
     assert {name: max(sides) for name, sides in seen.items()} == {"unet": 8, "encoder": 64, "decoder": 8}
+
+
+def test_memory_that_is_allowed_sets_the_side_of_tiles() -> None:
+    full = Tiles(1024, 128, 256, 32, 1000)
+    assert full.within(1000 * 1024**2) == full.within(10**12) == full
+    assert full.within(1000 * 1024**2 - 1) == Tiles(960, 120, 240, 30, 1000)
+    assert full.within(1000 * 384**2) == Tiles(384, 48, 96, 12, 1000)
+    with pytest.raises(LimitExceededError, match="allow 1 MiB more"):
+        full.within(1000 * 384**2 - 1)
+    with pytest.raises(LimitExceededError, match="allow 142 MiB more"):
+        full.within(-(10**6))
+
+
+def test_a_picture_is_reckoned_in_what_is_allowed(folder: Path) -> None:
+    run = run_options("float32", max_memory="100G")
+    allowed = Backbone.from_pretrained(folder, run=run)
+    assert allowed.tiles_for(10**6) == allowed.tiles
+    with pytest.raises(LimitExceededError, match="too small for this picture"):
+        allowed.tiles_for(100 * 2**30 // 24)
+    plain = Backbone.from_pretrained(folder)
+    assert plain.tiles_for(10**12) == plain.tiles
 
 
 def test_offload_keeps_one_network_on_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,4 +200,4 @@ def test_a_device_that_is_not_there(device: str, message: str, folder: Path) -> 
 
 def test_an_unknown_precision() -> None:
     with pytest.raises(BadInputError, match="'int8' is unknown; choose auto, float32, bfloat16, float16"):
-        run_options("int8", False, False, False)
+        run_options("int8")

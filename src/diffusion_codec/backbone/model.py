@@ -1,6 +1,7 @@
 """Running the frozen latent diffusion model: encode, denoise, decode."""
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from diffusion_codec.backbone.options import (
     SMALL_NETWORKS,
     STABLE_DIFFUSION,
     RunOptions,
+    Tiles,
     checked_device,
     multiplies_bfloat16,
 )
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.memory import BYTES_PER_PIXEL, peak_memory
 from diffusion_codec.schedule import NoiseSchedule
 from diffusion_codec.tiling import tiled
 
@@ -55,6 +58,7 @@ class Backbone(nn.Module):
         tiles = STABLE_DIFFUSION if isinstance(vae, AutoencoderKL) else SMALL_NETWORKS
         self.tiles = tiles.halved() if run.low_memory else tiles
         self._prepare_networks()
+        self._held = 0
 
     @classmethod
     def from_pretrained(
@@ -86,7 +90,10 @@ class Backbone(nn.Module):
             run=run,
         )
         backbone._speed_up(device)
-        return backbone.place(device)
+        backbone.place(device)
+        if run.max_memory is not None:
+            backbone._held = torch.cuda.memory_allocated(device) if device.type == "cuda" else peak_memory()
+        return backbone
 
     def place(self, device: torch.device) -> "Backbone":
         """Move to a device; with ``offload`` the networks follow one at a time, when they work."""
@@ -112,18 +119,23 @@ class Backbone(nn.Module):
         """y = E(x): the mode of the latents, scaled.
 
         Args:
-            x: (N, 3, H, W) in -1..1, sides multiples of 8.
+            x: (N, 3, H, W) in -1..1 or, as uint8, in 0..255; sides multiples of 8.
 
         Returns:
             (N, 4, H/8, W/8).
         """
-        tile, overlap = self.tiles.pixels, self.tiles.pixel_overlap
+        tiles = self.tiles_for(x.shape[-2] * x.shape[-1])
+        tile, overlap = tiles.pixels, tiles.pixel_overlap
         return tiled(self._encode, x, tile=tile, overlap=overlap, scale=1 / STRIDE, align=STRIDE)
 
-    def decode(self, y: Tensor) -> Tensor:
-        """x = D(y), not clipped: (N, 4, h, w) -> (N, 3, 8h, 8w) in about -1..1."""
-        tile, overlap = self.tiles.pixels // STRIDE, self.tiles.pixel_overlap // STRIDE
-        return tiled(self._decode, y, tile=tile, overlap=overlap, scale=STRIDE)
+    def decode(self, y: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """x = D(y), not clipped: (N, 4, h, w) -> (N, 3, 8h, 8w) in about -1..1; or ``finish`` of that.
+
+        A large picture is finished row of tiles by row of tiles: bytes take a quarter of the memory of floats.
+        """
+        tiles = self.tiles_for(y.shape[-2] * y.shape[-1] * STRIDE**2)
+        tile, overlap = tiles.pixels // STRIDE, tiles.pixel_overlap // STRIDE
+        return tiled(self._decode, y, tile=tile, overlap=overlap, scale=STRIDE, finish=finish)
 
     def epsilon(self, y: Tensor, t: Tensor) -> Tensor:
         """eps_theta for latents whose error has standard deviation sigma_t on the scale of y itself.
@@ -155,6 +167,16 @@ class Backbone(nn.Module):
         sigma_next = torch.zeros_like(sigma) if last else self.schedule.sigma_at(then.to(y.dtype))
         return y + (sigma_next - sigma)[:, None, None, None] * self.epsilon(y, now)
 
+    def tiles_for(self, pixels: int) -> Tiles:
+        """The tiles in which a picture of so many pixels is worked on, under the memory that is allowed.
+
+        Raises:
+            LimitExceededError: it is not enough for the smallest ones.
+        """
+        if self.run.max_memory is None:
+            return self.tiles
+        return self.tiles.within(self.run.max_memory - self._held - BYTES_PER_PIXEL * pixels)
+
     def weights_hash(self) -> str:
         """SHA-256 over every parameter, in order of name: proof that training left the backbone as it was."""
         digest = hashlib.sha256()
@@ -165,6 +187,8 @@ class Backbone(nn.Module):
 
     def _encode(self, x: Tensor) -> Tensor:
         self._bring(self.vae)
+        if x.dtype == torch.uint8:
+            x = x.float().div_(127.5).sub_(1)
         encoded = self.vae.encode(x.to(self.run.dtype))
         y: Tensor = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
         return y.float() * self.scaling_factor
@@ -191,7 +215,8 @@ class Backbone(nn.Module):
             predicted: Tensor = self.unet(part.to(self.run.dtype), t, condition, return_dict=False)[0]
             return predicted.float()
 
-        tile, overlap = self.tiles.latents, self.tiles.latent_overlap
+        tiles = self.tiles_for(height * width * STRIDE**2)
+        tile, overlap = tiles.latents, tiles.latent_overlap
         out = tiled(network, padded, tile=tile, overlap=overlap, scale=1, align=multiple)
         return out[..., :height, :width]
 

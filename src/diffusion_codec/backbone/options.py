@@ -1,11 +1,13 @@
 """How a backbone runs: precision, where its weights rest, how much of a picture it sees at once."""
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, LimitExceededError
+from diffusion_codec.memory import parse_size
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -21,12 +23,15 @@ class RunOptions:
         compiled: compile both networks with ``torch.compile``: minutes once, then faster on a GPU.
         offload: keep on the device only the network that works, the other one in main memory.
         low_memory: tiles of half the side, attention in slices, one picture of a batch at a time.
+        max_memory: bytes that the process may hold (on a GPU: that its tensors may take there), or None for no bound.
+            Tiles are made as small as that needs; the picture itself and its latent are reckoned in.
     """
 
     precision: Precision = "float32"
     compiled: bool = False
     offload: bool = False
     low_memory: bool = False
+    max_memory: int | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -41,11 +46,18 @@ AUTO_TOLERANCE = 1.0
 """Levels of 255, root of the mean square: what ``auto`` may differ from float32."""
 
 
-def run_options(precision: str, compiled: bool, offload: bool, low_memory: bool) -> RunOptions:
-    """The options as a user writes them; BadInputError for an unknown precision."""
+def run_options(
+    precision: str,
+    compiled: bool = False,
+    offload: bool = False,
+    low_memory: bool = False,
+    max_memory: str | None = None,
+) -> RunOptions:
+    """The options as a user writes them; BadInputError for an unknown precision or what is no amount of memory."""
     if precision not in get_args(Precision):
         raise BadInputError(f"precision {precision!r} is unknown; choose {', '.join(get_args(Precision))}")
-    return RunOptions(cast(Precision, precision), compiled, offload, low_memory)
+    allowed = None if max_memory is None else parse_size(max_memory)
+    return RunOptions(cast(Precision, precision), compiled, offload, low_memory, allowed)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -57,22 +69,53 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 class Tiles(NamedTuple):
-    """Sides and overlaps of tiles: of the autoencoder in pixels, of the denoiser in latent positions."""
+    """Sides and overlaps of tiles: of the autoencoder in pixels, of the denoiser in latent positions.
+
+    ``bytes_per_pixel`` is the memory of one of the autoencoder's tiles, for each of its pixels; the denoiser's tiles
+    take less.
+    """
 
     pixels: int
     pixel_overlap: int
     latents: int
     latent_overlap: int
+    bytes_per_pixel: int
 
     def halved(self) -> "Tiles":
         """Half the side and half the overlap, about a quarter of the memory."""
-        return Tiles(*(side // 2 for side in self))
+        return self._of_side(self.pixels // 2)
+
+    def within(self, memory: int) -> "Tiles":
+        """Tiles no larger than these whose networks hold at most ``memory`` bytes at once.
+
+        Raises:
+            LimitExceededError: not even the smallest, of SMALLEST_TILE pixels a side, do.
+        """
+        side = isqrt(max(memory, 0) // self.bytes_per_pixel)
+        if side >= self.pixels:
+            return self
+        if side < SMALLEST_TILE:
+            lacking = SMALLEST_TILE**2 * self.bytes_per_pixel - memory
+            raise LimitExceededError(
+                f"the memory allowed is too small for this picture: allow {-(-lacking // 2**20)} MiB more"
+            )
+        return self._of_side(side // TILE_STEP * TILE_STEP)
+
+    def _of_side(self, side: int) -> "Tiles":
+        pixels, pixel_overlap, latents, latent_overlap = (n * side // self.pixels for n in self[:4])
+        return Tiles(pixels, pixel_overlap, latents, latent_overlap, self.bytes_per_pixel)
 
 
-SMALL_NETWORKS = Tiles(1024, 128, 256, 32)
+SMALLEST_TILE = 384
+"""Pixels a side; in smaller ones the overlap would no longer hide the seams."""
+
+TILE_STEP = 192
+"""Tiles shrink in steps that keep all sides and overlaps whole multiples of what the networks need."""
+
+SMALL_NETWORKS = Tiles(1024, 128, 256, 32, 1024)
 """Convolutions of a few channels, no attention."""
 
-STABLE_DIFFUSION = Tiles(768, 96, 128, 16)
+STABLE_DIFFUSION = Tiles(768, 96, 128, 16, 4096)
 """AutoencoderKL's widest layers hold 256 numbers a pixel, and attention grows with the square of the area."""
 
 
