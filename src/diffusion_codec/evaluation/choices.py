@@ -24,7 +24,8 @@ from diffusion_codec.parameter_estimation import Parameters
 
 Change = Callable[[Parameters], Parameters]
 MEASURES = ("psnr", "lpips-alex")
-QUALITIES, RATES = [36.0, 56.0], [0.1]
+QUALITIES, RATES = [20.0, 32.0, 44.0], [0.1]
+"""Each choice's files of these qualities enclose the rates."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,12 @@ def main(
     }
     pictures = datasets.load(dataset, limit)
     table = compare(Backbone.from_pretrained("mini"), weights, pictures, QUALITIES, RATES)
+    if table.isna().any(axis=None):
+        typer.echo(
+            f"error: the files of qualities {QUALITIES} do not enclose {RATES} bits per pixel:", err=True
+        )
+        typer.echo(table.to_string(index=False), err=True)
+        raise typer.Exit(1)
     table.insert(0, "dataset", pictures.name)
     table.to_csv(out, index=False)
     typer.echo(table.to_string(index=False))
