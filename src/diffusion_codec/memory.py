@@ -1,0 +1,31 @@
+"""Memory: what this process has held, and amounts as people write them."""
+
+import re
+import sys
+
+from diffusion_codec.errors import BadInputError
+
+BYTES_PER_PIXEL = 24
+"""What coding and decoding take at most for each pixel, beside the models and one tile; a test measures it."""
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def peak_memory() -> int:
+    """The most memory this process ever held, in bytes (``getrusage``; Linux counts in KiB, macOS in bytes)."""
+    import resource  # not on Windows, where all but this works
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "700M", "1.5G", "2GiB" or a plain number of bytes; units are powers of 1024.
+
+    Raises:
+        BadInputError: it is no amount of memory.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise BadInputError(f"{text!r} is no amount of memory; write 700M or 1.5G")
+    return int(float(match[1]) * UNITS[match[2].upper()])
