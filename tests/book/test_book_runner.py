@@ -97,3 +97,17 @@ def test_new_prose_reaches_the_executed_notebook_without_a_run(project: Project,
     ]
     assert cells[4]["outputs"][0]["text"] == "sum 9"
     assert cells[5]["source"] == "The end."
+
+
+def test_a_build_ends_with_the_error_of_the_notebook_that_fails(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Notebooks run in processes of their own; the error comes through, sockets of kernels do not stay."""
+    source = project.source("02_reads")
+    source.write_text(source.read_text().replace("print(rows)", "1 / 0"))
+    assert main(["build", "--smoke"]) == 1
+    told = capfd.readouterr()
+    assert "error: 02_reads: cell 3 failed with ZeroDivisionError" in told.err
+    assert "running 01_sums (smoke, bitrates=[1])" in told.out
+    assert not (project.build / "html").exists()
+    assert not list(project.root.rglob("*-ipc*"))

@@ -2,16 +2,23 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from diffusion_codec.book import cache
 from diffusion_codec.book.project import BookError, Project, Request, digest_files, walk
 from diffusion_codec.files import write_atomically
+
+AT_ONCE = max(1, min(4, (os.cpu_count() or 1)))
+"""Notebooks that run at the same time: much of what each does, loading packages above all, keeps one core busy."""
+ALONE = {"08_speed_and_cost"}
+"""Notebooks that measure seconds of this machine."""
 
 SMOKE_VARIABLE = "DIFFUSION_CODEC_SMOKE"
 # What pages show as tables or as code; staged beside the book as it lies in the repository.
@@ -30,11 +37,9 @@ def build(project: Project, *, smoke: bool = False) -> None:
     requests = {name: cache.asked(project, name) or Request(smoke=smoke) for name in project.notebooks}
     keys = {name: project.key(name, request) for name, request in requests.items()}
     _say_what_is_remembered(project, requests)
-    if not all(cache.is_fresh(project, name, key) for name, key in keys.items()):
-        from diffusion_codec.book import runner
-
-        for name, request in requests.items():
-            runner.run(project, name, request)
+    stale = {name: requests[name] for name, key in keys.items() if not cache.is_fresh(project, name, key)}
+    _run(project, {name: request for name, request in stale.items() if name not in ALONE}, AT_ONCE)
+    _run(project, {name: request for name, request in stale.items() if name in ALONE}, 1)
     key = _site_key(project, keys, requests)
     if cache.site_is_fresh(project, key):
         print("build/html/index.html is up to date")
@@ -45,6 +50,22 @@ def build(project: Project, *, smoke: bool = False) -> None:
     _make_site(project, smoke=any(request.smoke for request in requests.values()))
     cache.mark(project, "site", key)
     print(f"built build/html/index.html in {time.monotonic() - start:.0f} s")
+
+
+def _run(project: Project, requests: dict[str, Request], at_once: int) -> None:
+    """Run notebooks, several at once; the first that fails ends the build, after those that run now."""
+    if not requests:
+        return
+    from diffusion_codec.book import runner
+
+    with ProcessPoolExecutor(min(at_once, len(requests)), multiprocessing.get_context("spawn")) as pool:
+        runs = [pool.submit(runner.run, project, name, request) for name, request in requests.items()]
+        try:
+            for run in as_completed(runs):
+                run.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def stage(project: Project) -> None:

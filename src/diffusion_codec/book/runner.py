@@ -109,8 +109,12 @@ def _kernel_settings() -> Any:
     from jupyter_core.paths import jupyter_runtime_dir
     from traitlets.config import Config
 
-    files = sys.platform != "win32" and len(jupyter_runtime_dir()) < SOCKET_FOLDER_LENGTH
-    return Config({"KernelManager": {"transport": "ipc" if files else "tcp"}})
+    folder = jupyter_runtime_dir()
+    if sys.platform == "win32" or len(folder) >= SOCKET_FOLDER_LENGTH:
+        return Config({"KernelManager": {"transport": "tcp"}})
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    # named here: jupyter_client would put them into the working folder, where two kernels take the same names
+    return Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder) / f"book-{os.getpid()}")}})
 
 
 def _explain(notebook: str, part: Path, error: Any) -> str:
