@@ -81,9 +81,9 @@ bench-records: | $(READY)  ## Measure all records of speed again, peers and engi
 	  > $$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tested.pth
 	$(BIN)/python -m diffusion_codec.bench $(SMOKE_FLAG) $(SAVE_FLAG)
 	$(if $(SMOKE_FLAG),,$(BIN)/python -m diffusion_codec.bench --growth --save)
-	$(BIN)/python -m diffusion_codec.bench_folders $(SMOKE_FLAG) $(SAVE_FLAG)
-	$(PEERS)/bin/python -m diffusion_codec.bench_engines $(SMOKE_FLAG) $(SAVE_FLAG)
-	$(PEERS)/bin/python -m diffusion_codec.bench_peers $(SMOKE_FLAG) $(SAVE_FLAG)
+	$(BIN)/python -m diffusion_codec.bench.folders $(SMOKE_FLAG) $(SAVE_FLAG)
+	$(PEERS)/bin/python -m diffusion_codec.bench.engines $(SMOKE_FLAG) $(SAVE_FLAG)
+	$(PEERS)/bin/python -m diffusion_codec.bench.peers $(SMOKE_FLAG) $(SAVE_FLAG)
 	$(if $(SMOKE_FLAG),,@$(MAKE) --no-print-directory seal)
 
 results: | $(READY)  ## Measure this codec and its rivals again, DATASET=kodak: data/results/

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from diffusion_codec.backbone.options import SMALL_NETWORKS, SMALLEST_TILE
-from diffusion_codec.bench import photograph
+from diffusion_codec.bench.shared import photograph
 from diffusion_codec.codec import Codec
 from diffusion_codec.tiling import tile_starts, tiled
 

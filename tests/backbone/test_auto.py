@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_codec.backbone import Backbone, RunOptions, model
 from diffusion_codec.backbone.options import AUTO_TOLERANCE
-from diffusion_codec.bench import photograph
+from diffusion_codec.bench.shared import photograph
 from diffusion_codec.codec import Codec
 from tests.tiny import write_tiny_backbone
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_codec import codec, codec_weights
-from diffusion_codec.bench import photograph
+from diffusion_codec.bench.shared import photograph
 from diffusion_codec.codec import Codec
 from diffusion_codec.entropy.range_coder import Decoder, Encoder
 from diffusion_codec.evaluation import speed

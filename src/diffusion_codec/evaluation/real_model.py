@@ -74,7 +74,7 @@ def decodings_table(decodings: Sequence[Decoding]) -> pd.DataFrame:
 
 
 def stored_stages(folder: Path) -> pd.DataFrame:
-    """What ``diffusion_codec.bench_stages --save stages_...`` has stored, one row a cell, the same machine together.
+    """What ``diffusion_codec.bench.stages --save stages_...`` has stored, one row a cell, the same machine together.
 
     Columns: backbone, device, picture, precision, mode, batch, compress and decompress (seconds of one picture, the
     first time), peak memory in GiB, threads.

@@ -23,9 +23,9 @@ STAGES = {
 COMMANDS = {
     "bench": "python -m diffusion_codec.bench --save",
     "bench_growth": "python -m diffusion_codec.bench --growth --save",
-    "bench_peers": "python -m diffusion_codec.bench_peers --save",
-    "bench_engines": "python -m diffusion_codec.bench_engines --save",
-    "bench_folders": "python -m diffusion_codec.bench_folders --save",
+    "bench_peers": "python -m diffusion_codec.bench.peers --save",
+    "bench_engines": "python -m diffusion_codec.bench.engines --save",
+    "bench_folders": "python -m diffusion_codec.bench.folders --save",
 }
 """What writes each record; `make bench-records` runs all of them."""
 

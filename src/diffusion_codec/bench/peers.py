@@ -1,4 +1,4 @@
-"""``python -m diffusion_codec.bench_peers``: seconds of this codec and of others on the same photograph.
+"""``python -m diffusion_codec.bench.peers``: seconds of this codec and of others on the same photograph.
 
 Classical codecs are tuned to this codec's rate; of CompressAI's networks only the time is measured, their weights are
 random (seconds do not depend on them, pictures would). CompressAI lives in an environment of its own, where
@@ -6,27 +6,31 @@ random (seconds do not depend on them, pictures would). CompressAI lives in an e
 fresh process.
 """
 
-import multiprocessing
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from statistics import median
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
+
+from diffusion_codec.bench.shared import (
+    HEIGHT,
+    WIDTH,
+    in_fresh_process,
+    photograph,
+    pictured,
+    timed,
+    write_record,
+)
 
 OURS = "diffusion-codec"
 CLASSICAL = ("jpeg", "webp", "avif", "avif-slow", "jpeg-xl")
 LEARNED = {"bmshj2018-hyperprior": 1, "mbt2018": 1, "cheng2020-anchor": 1}
 """CompressAI's names, and the quality index that says how wide a network is (1: the narrow ones, of low rates)."""
 
-WIDTH, HEIGHT = 768, 512
 SMOKE_WIDTH, SMOKE_HEIGHT = 128, 64
 REPEATS = 5
 
@@ -52,8 +56,8 @@ def ours(pixels: np.ndarray, steps: int, repeats: int) -> Peer:
     from diffusion_codec.codec import Codec
 
     codec = Codec.from_pretrained(run=RunOptions("auto"))
-    data, encode = _timed(lambda: codec.compress(pixels).data, repeats)
-    _, decode = _timed(lambda: codec.decompress(data, steps), repeats)
+    data, _, encode = timed(lambda: codec.compress(pixels).data, repeats)
+    _, _, decode = timed(lambda: codec.decompress(data, steps), repeats)
     return Peer(f"{OURS}, {steps} steps", __version__, "quality 50", len(data), encode, decode)
 
 
@@ -66,8 +70,8 @@ def classical(name: str, pixels: np.ndarray, file_bytes: int, repeats: int) -> P
         quality = codec.encode_at(pixels, 8 * file_bytes / (pixels.shape[0] * pixels.shape[1])).quality
     except baselines.UnreachableRateError:
         quality = codec.qualities[0]
-    data, encode = _timed(lambda: codec.encode(pixels, quality), repeats)
-    _, decode = _timed(lambda: codec.decode(data), repeats)
+    data, _, encode = timed(lambda: codec.encode(pixels, quality), repeats)
+    _, _, decode = timed(lambda: codec.decode(data), repeats)
     return Peer(name, codec.version, f"{codec.options}, quality {quality:g}", len(data), encode, decode)
 
 
@@ -86,27 +90,10 @@ def learned(name: str, pixels: np.ndarray, repeats: int) -> Peer:
     model.update(force=True)
     x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        made, encode = _timed(lambda: model.compress(x), repeats)
-        _, decode = _timed(lambda: model.decompress(made["strings"], made["shape"]), repeats)
+        made, _, encode = timed(lambda: model.compress(x), repeats)
+        _, _, decode = timed(lambda: model.decompress(made["strings"], made["shape"]), repeats)
     settings = f"random weights, quality index {LEARNED[name]}, {torch.get_num_threads()} threads"
     return Peer(name, compressai.__version__, settings, 0, encode, decode)
-
-
-def _timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float]:
-    """The result, and the median seconds of ``repeats`` calls after a first one."""
-    result = run()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return result, median(seconds)
-
-
-def in_fresh_process(call: Callable[..., Peer], *arguments: Any) -> Peer:
-    """``call`` in a process of its own: its threads and its stand-ins are nobody else's."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(call, *arguments).result()
 
 
 def measure(pixels: np.ndarray, repeats: int, say: Callable[[str], None]) -> list[Peer]:
@@ -117,10 +104,9 @@ def measure(pixels: np.ndarray, repeats: int, say: Callable[[str], None]) -> lis
         say("CompressAI is not installed here: its networks are left out; `make bench-records` installs it")
         return peers
     for name in LEARNED:
-        once = (
-            1 if name != "bmshj2018-hyperprior" else repeats
-        )  # a loop over positions: many seconds a picture
-        peers.append(in_fresh_process(learned, name, pixels, once))
+        # the other two loop over positions: many seconds a picture
+        often = repeats if name == "bmshj2018-hyperprior" else 1
+        peers.append(in_fresh_process(learned, name, pixels, often))
     return peers
 
 
@@ -130,9 +116,6 @@ def bench(
     save: Annotated[bool, typer.Option("--save", help="Write data/results/bench_peers.json.")] = False,
 ) -> None:
     """Measure all codecs on one photograph; ratios to the first row are what to quote."""
-    from diffusion_codec.bench import PHOTOGRAPH, photograph, write_record
-    from diffusion_codec.evaluation.records import environment
-
     width, height = (SMOKE_WIDTH, SMOKE_HEIGHT) if smoke else (WIDTH, HEIGHT)
     repeats = 1 if smoke else REPEATS
     peers = measure(photograph(width, height), repeats, lambda text: typer.echo(text, err=True))
@@ -142,14 +125,8 @@ def bench(
         size = str(peer.file_bytes) if peer.file_bytes else "–"
         typer.echo(f"{peer.codec:24}{size:>8}{peer.encode:12.3f}{peer.decode:12.3f}{ratios:>18}")
     if save:
-        about = environment("cpu", seed=0) | {
-            "photograph": PHOTOGRAPH,
-            "width": width,
-            "height": height,
-            "repeats": repeats,
-        }
-        path: Path = write_record("bench_peers", {"about": about, "peers": [asdict(peer) for peer in peers]})
-        typer.echo(f"Written: {path}")
+        about = pictured(width, height, repeats=repeats)
+        typer.echo(f"Written: {write_record('bench_peers', 'peers', peers, about)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""``python -m diffusion_codec.bench_folders``: a whole folder against one call after another, in pictures a second.
+"""``python -m diffusion_codec.bench.folders``: a whole folder against one call after another, in pictures a second.
 
 Both read picture files and write files; the models are loaded before the clock starts.
 """
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +17,13 @@ from PIL import Image
 
 from diffusion_codec import folders
 from diffusion_codec.backbone import RunOptions
+from diffusion_codec.bench.shared import HEIGHT, WIDTH, photograph, pictured, write_record
 from diffusion_codec.codec import Codec
 from diffusion_codec.files import write_atomically
 from diffusion_codec.folders import Task
 from diffusion_codec.image_io import Picture, load_image, save_image
 
-WIDTH, HEIGHT, PICTURES = 768, 512, 12
+PICTURES = 12
 
 app = typer.Typer(add_completion=False)
 
@@ -76,9 +77,6 @@ def bench(
     save: Annotated[bool, typer.Option("--save", help="Write data/results/bench_folders.json.")] = False,
 ) -> None:
     """Measure both ways."""
-    from diffusion_codec.bench import PHOTOGRAPH, photograph, write_record
-    from diffusion_codec.evaluation.records import environment
-
     width, height, count = (64, 48, 2) if smoke else (WIDTH, HEIGHT, PICTURES)
     pixels, codec = photograph(width, height), Codec.from_pretrained(run=RunOptions("auto"))
     codec.decompress(codec.compress(pixels).data)  # warm
@@ -87,14 +85,8 @@ def bench(
         speeds = f"{row.compress:8.2f} compressed, {row.decompress:.2f} decompressed a second"
         typer.echo(f"{row.way:26}{row.workers} workers{speeds}")
     if save:
-        about = environment("cpu", seed=0) | {
-            "photograph": PHOTOGRAPH,
-            "width": width,
-            "height": height,
-            "pictures": count,
-        }
-        path = write_record("bench_folders", {"about": about, "ways": [asdict(row) for row in rows]})
-        typer.echo(f"Written: {path}")
+        about = pictured(width, height, pictures=count)
+        typer.echo(f"Written: {write_record('bench_folders', 'ways', rows, about)}")
 
 
 if __name__ == "__main__":

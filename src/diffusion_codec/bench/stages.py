@@ -1,4 +1,4 @@
-"""``python -m diffusion_codec.bench_stages``: every stage of the codec on a large backbone, on a GPU or not.
+"""``python -m diffusion_codec.bench.stages``: every stage of the codec on a large backbone, on a GPU or not.
 
 Sizes x precisions x eager or compiled x batch sizes; for each the seconds of E, P_phi, the entropy coder, each
 denoising step and D, the peak memory, and whether the symbols are those a CPU makes. One :meth:`Codec.compress` and
@@ -6,12 +6,9 @@ denoising step and D, the peak memory, and whether the symbols are those a CPU m
 """
 
 import itertools
-import json
-import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,13 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from diffusion_codec import bitstream, fetch
+from diffusion_codec import bitstream
 from diffusion_codec.backbone.options import run_options
-from diffusion_codec.bench import photograph
+from diffusion_codec.bench.shared import in_fresh_process, photograph, write_record
 from diffusion_codec.codec import DEFAULT_STEPS, Codec, lambda_of
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
-from diffusion_codec.evaluation.records import environment
-from diffusion_codec.files import write_atomically
 from diffusion_codec.memory import peak_memory
 
 QUALITY = 50.0
@@ -176,13 +171,6 @@ def _peak(codec: Codec) -> int:
     return peak_memory()
 
 
-def in_fresh_process(job: Job) -> list[Cell]:
-    """:func:`measure` in a process of its own: its memory is nobody else's, nothing is compiled yet."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(measure, job).result()
-
-
 def table(cells: list[Cell]) -> Table:
     """One row a cell, one column a stage."""
     names = list(dict.fromkeys(stage for cell in cells for stage in (cell.seconds or cell.first)))
@@ -242,22 +230,15 @@ def bench(
             Job(backbone, weights, device, precision, mode, _sizes(sizes), counts, steps, repeats, low_memory)
             for precision, mode in pairs
         ]
-        cells = [cell for job in jobs for cell in in_fresh_process(job)]
+        cells = [cell for job in jobs for cell in in_fresh_process(measure, job)]
     except DiffusionCodecError as error:
         typer.echo(f"bench: error: {error}", err=True)
         raise typer.Exit(1) from None
     console = Console(width=200)
     console.print(table(cells))
     if save:
-        about = environment(device, seed=0) | {
-            "steps": steps,
-            "repeats": repeats,
-            "backbone": Path(backbone).name,
-        }
-        result = {"about": about, "cells": [asdict(cell) for cell in cells]}
-        path = fetch.repository_root() / "data" / "results" / f"{save}.json"
-        write_atomically(path, (json.dumps(result, indent=1) + "\n").encode(), force=True)
-        console.print(f"Written: {path.relative_to(fetch.repository_root())}")
+        about = {"steps": steps, "repeats": repeats, "backbone": Path(backbone).name}
+        console.print(f"Written: {write_record(save, 'cells', cells, about, device)}")
 
 
 if __name__ == "__main__":

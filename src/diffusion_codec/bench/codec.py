@@ -6,39 +6,33 @@ machine's speed in plain matrix products, against which the stages are judged. W
 tenth of a megapixel to a dozen, or to 48 with ``--largest``.
 """
 
-import json
-import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion_codec import bitstream, fetch
+from diffusion_codec import bitstream
 from diffusion_codec.backbone.options import run_options
+from diffusion_codec.bench.shared import PHOTOGRAPH, in_fresh_process, photograph, write_record
 from diffusion_codec.codec import DEFAULT_STEPS, Codec
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.coder import Streams
 from diffusion_codec.entropy.model import CHANNELS, SideInformation, table_indices
 from diffusion_codec.entropy.range_coder import Decoder, Encoder
 from diffusion_codec.errors import DiffusionCodecError
-from diffusion_codec.files import write_atomically
 from diffusion_codec.memory import peak_memory
 from diffusion_codec.quantization import shared_dither
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Pictures and records are imported where they are needed: a fresh process shall hold what the codec holds, no more.
-
-PHOTOGRAPH = "motorcycle_left"
 SIZES = ((256, 256), (768, 512))
 GROWTH = ((384, 256), (768, 512), (1536, 1024), (2048, 1365), (3072, 2048), (4344, 2896))
 LARGEST = (8000, 6000)
@@ -87,21 +81,8 @@ class Measurement:
     matrix_speed: dict[str, float]
 
 
-def photograph(width: int, height: int) -> np.ndarray:
-    """A photograph that ships with scikit-image, scaled and cut to uint8 (height, width, 3)."""
-    from PIL import Image, ImageOps
-
-    from diffusion_codec import datasets
-
-    items = {item.id: item for item in datasets.load("sample")}
-    image = Image.fromarray(items[PHOTOGRAPH].pixels())
-    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
-
-
-def measure(job: Job, pixels: np.ndarray | None = None) -> Measurement:
-    """Run ``job`` in this process; ``pixels`` are the photograph, if it is at hand already."""
-    if pixels is None:
-        pixels = photograph(job.width, job.height)
+def measure(job: Job, pixels: np.ndarray) -> Measurement:
+    """Run ``job`` on uint8 (height, width, 3) in this process."""
     started = time.perf_counter()
     run = run_options(job.precision)
     codec = Codec.from_pretrained(job.backbone, job.weights, job.device, run)
@@ -221,13 +202,6 @@ def symbol_groups(weights: CodecWeights, data: bytes) -> list[tuple[np.ndarray, 
     return groups
 
 
-def in_fresh_process(job: Job) -> Measurement:
-    """:func:`measure` in a process of its own, so that its memory is nobody else's."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(measure, job, photograph(job.width, job.height)).result()
-
-
 def share_of_peak(measured: Measurement, stage: str) -> float:
     """The part of the machine's speed in matrix products that a stage reaches."""
     seconds = {**measured.compress, **measured.decompress}[stage]
@@ -298,45 +272,31 @@ def bench(
     """Measure seconds by stage and memory of compress and decompress, model loading apart."""
     from rich.console import Console
 
-    from diffusion_codec.evaluation.records import environment
-
     repeats = repeats or (SMOKE_REPEATS if smoke or growth else REPEATS)
     grown = (*GROWTH, LARGEST) if largest else GROWTH
     sizes = SMOKE_SIZES if smoke else grown if growth else SIZES
     jobs = [
         Job(width, height, repeats, steps, backbone, weights, device, precision) for width, height in sizes
     ]
-    about = environment(device, seed=0)
     try:
-        measurements = [in_fresh_process(job) for job in jobs]
+        measurements = [in_fresh_process(measure, job, photograph(job.width, job.height)) for job in jobs]
     except DiffusionCodecError as error:
         typer.echo(f"bench: error: {error}", err=True)
         raise typer.Exit(1) from None
     console = Console()
     console.print(table(measurements))
+    name = Path(backbone).name
     console.print(
-        f"Median of {repeats} warm runs, {steps} DDIM steps, backbone {Path(backbone).name}, photograph {PHOTOGRAPH}; "
-        f"{about['machine']}, {about['threads']} threads, torch {about['versions']['torch']}.",
+        f"Median of {repeats} warm runs, {steps} DDIM steps, backbone {name}, photograph {PHOTOGRAPH}; "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}."
     )
     if save:
-        about |= {
+        about = {
             "repeats": repeats,
             "steps": steps,
-            "backbone": Path(backbone).name,
+            "backbone": name,
             "photograph": PHOTOGRAPH,
             "precision": precision,
         }
-        name = "bench_growth" if growth else "bench"
-        written = write_record(name, {"about": about, "measurements": [asdict(m) for m in measurements]})
-        console.print(f"Written: {written}")
-
-
-def write_record(name: str, record: dict[str, Any]) -> Path:
-    """Write data/results/``name``.json; its path within the repository."""
-    path = fetch.repository_root() / "data" / "results" / f"{name}.json"
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode(), force=True)
-    return path.relative_to(fetch.repository_root())
-
-
-if __name__ == "__main__":
-    app()
+        record = "bench_growth" if growth else "bench"
+        console.print(f"Written: {write_record(record, 'measurements', measurements, about, device)}")

@@ -1,18 +1,14 @@
-"""``python -m diffusion_codec.bench_engines``: ways to run the decoder, their seconds and what they do to the pixels.
+"""``python -m diffusion_codec.bench.engines``: ways to run the decoder, their seconds and what they do to the pixels.
 
 The first row is the decoder as diffusers runs it; every other one is judged by its ratio and by the difference of the
 pixels. Each runs in a fresh process, on the latent of the same photograph.
 """
 
-import multiprocessing
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from shutil import which
-from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,8 +16,16 @@ import typer
 from torch import Tensor
 
 from diffusion_codec.backbone import Backbone, RunOptions
+from diffusion_codec.bench.shared import (
+    HEIGHT,
+    WIDTH,
+    in_fresh_process,
+    photograph,
+    pictured,
+    timed,
+    write_record,
+)
 
-WIDTH, HEIGHT = 768, 512
 REPEATS = 5
 Decode = Callable[[Tensor], Tensor]
 
@@ -78,27 +82,20 @@ def here(name: str) -> bool:
 def measure(name: str, y: np.ndarray, repeats: int) -> tuple[float, float, np.ndarray]:
     """Seconds of the first call, median of ``repeats`` more, and the pixels in levels of 255, not rounded."""
     decode, latent = ENGINES[name](), torch.from_numpy(y)
-    seconds = []
     with torch.inference_mode():
-        for _ in range(1 + repeats):
-            started = time.perf_counter()
-            x = decode(latent)
-            seconds.append(time.perf_counter() - started)
+        x, first, seconds = timed(lambda: decode(latent), repeats)
     levels: np.ndarray = ((x + 1) * 127.5).clamp(0, 255).numpy()
-    return seconds[0], median(seconds[1:]), levels
+    return first, seconds, levels
 
 
 def compare(width: int, height: int, repeats: int) -> list[Engine]:
     """Every engine there is, on the latent of the same photograph."""
-    from diffusion_codec.bench import photograph
-
     pixels = torch.from_numpy(photograph(width, height)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         y = Backbone.from_pretrained().encode(pixels).numpy()
     rows, reference = [], None
     for name in filter(here, ENGINES):
-        with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            first, seconds, levels = pool.submit(measure, name, y, repeats).result()
+        first, seconds, levels = in_fresh_process(measure, name, y, repeats)
         reference = levels if reference is None else reference
         apart = np.abs(levels - reference)
         rms = float(np.sqrt((apart**2).mean()))
@@ -112,9 +109,6 @@ def bench(
     save: Annotated[bool, typer.Option("--save", help="Write data/results/bench_engines.json.")] = False,
 ) -> None:
     """Measure all engines on one latent."""
-    from diffusion_codec.bench import PHOTOGRAPH, write_record
-    from diffusion_codec.evaluation.records import environment
-
     width, height, repeats = (64, 48, 1) if smoke else (WIDTH, HEIGHT, REPEATS)
     rows = compare(width, height, repeats)
     for row in rows:
@@ -123,14 +117,8 @@ def bench(
             f"pixels rms {row.rms:.4f}, at most {row.largest:.3f}"
         )
     if save:
-        about: dict[str, Any] = environment("cpu", seed=0) | {
-            "photograph": PHOTOGRAPH,
-            "width": width,
-            "height": height,
-            "repeats": repeats,
-        }
-        path = write_record("bench_engines", {"about": about, "engines": [asdict(row) for row in rows]})
-        typer.echo(f"Written: {path}")
+        about = pictured(width, height, repeats=repeats)
+        typer.echo(f"Written: {write_record('bench_engines', 'engines', rows, about)}")
 
 
 if __name__ == "__main__":

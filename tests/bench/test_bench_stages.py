@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from diffusion_codec import bench_stages
 from diffusion_codec.backbone.random_model import write_random
-from diffusion_codec.bench_stages import Cell, Job
+from diffusion_codec.bench import shared, stages
+from diffusion_codec.bench.stages import Cell, Job
 from tests.tiny import tiny_weights_file
 
 
@@ -24,7 +24,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 @pytest.fixture(scope="module")
 def cells(job: Job) -> list[Cell]:
-    return bench_stages.measure(job)
+    return stages.measure(job)
 
 
 def test_every_size_and_batch_is_a_cell_with_every_stage(cells: list[Cell]) -> None:
@@ -44,12 +44,12 @@ def test_the_command_shows_and_saves(
 ) -> None:
     asked: list[Job] = []
 
-    def measured(job: Job) -> list[Cell]:
+    def measured(measure: object, job: Job) -> list[Cell]:
         asked.append(job)
         return cells
 
-    monkeypatch.setattr(bench_stages, "in_fresh_process", measured)
-    monkeypatch.setattr(bench_stages.fetch, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(stages, "in_fresh_process", measured)
+    monkeypatch.setattr(shared.fetch, "repository_root", lambda: tmp_path)
     (tmp_path / "data" / "results").mkdir(parents=True)
     options = [
         "--precisions",
@@ -61,7 +61,7 @@ def test_the_command_shows_and_saves(
         "--save",
         "x",
     ]
-    run = CliRunner().invoke(bench_stages.app, options)
+    run = CliRunner().invoke(stages.app, options)
     assert run.exit_code == 0, run.output
     assert [(j.precision, j.mode) for j in asked] == [
         ("float32", "eager"),
@@ -83,7 +83,7 @@ def test_the_command_shows_and_saves(
 def test_bad_requests_are_one_line(
     option: str, value: str, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_stages, "in_fresh_process", bench_stages.measure)
-    run = CliRunner().invoke(bench_stages.app, ["--backbone", job.backbone, option, value])
+    monkeypatch.setattr(stages, "in_fresh_process", lambda measure, *given: measure(*given))
+    run = CliRunner().invoke(stages.app, ["--backbone", job.backbone, option, value])
     assert run.exit_code == 1
     assert len(run.output.strip().splitlines()) == 1, run.output
