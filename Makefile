@@ -80,7 +80,7 @@ bench-records: | $(READY)  ## Measure all records of speed again, peers and engi
 	@$(BIN)/python -c 'import sys, sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	  > $$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tested.pth
 	$(BIN)/python -m diffusion_codec.bench $(SMOKE_FLAG) $(SAVE_FLAG)
-	$(if $(SMOKE_FLAG),,$(BIN)/python -m diffusion_codec.bench --growth --save)
+	$(if $(SMOKE_FLAG),,$(BIN)/python -m diffusion_codec.bench --growth --largest --save)
 	$(BIN)/python -m diffusion_codec.bench.folders $(SMOKE_FLAG) $(SAVE_FLAG)
 	$(PEERS)/bin/python -m diffusion_codec.bench.engines $(SMOKE_FLAG) $(SAVE_FLAG)
 	$(PEERS)/bin/python -m diffusion_codec.bench.peers $(SMOKE_FLAG) $(SAVE_FLAG)

@@ -27,7 +27,7 @@ MAX_BITRATE = 24.0
 
 STANDARD_BITRATES = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
 RIVALS = ("jpeg", "jpegli", "webp", "jpeg2000", "jpeg-xl", "avif", "avif-slow", "heic", "vvc")
-VARIANTS = ("dfc-mini:paper-2024",)
+VARIANTS = ("dfc-mini:paper-2024", "dfc-mini:independent")
 STANDARD_CODECS = (*RIVALS, "ceiling-mini", "dfc-mini", "dfc-mini@0", "dfc-mini@1", *VARIANTS)
 STANDARD_METRICS = ("psnr", "ms-ssim", "lpips-alex")
 STEPS, STEPS_BITRATES, STEPS_IMAGES = (0, 1, 2, 3, 5, 10), (0.05, 0.1), 4

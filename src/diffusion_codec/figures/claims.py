@@ -79,6 +79,7 @@ def _row(entry: Entry, anchors: dict[str, str], data: str) -> str:
     number = "–" if found is None else f"{found.value:.4g}"
     detail = "" if found is None else f"<br><small>{html.escape(found.protocol)}</small>"
     reason = "" if found is None else (entry.claim.not_testable or found.not_testable)
+    partly = f"<br><small>partly: {html.escape(str(entry.claim.partly))}</small>" if entry.claim.partly else ""
     verdict = html.escape(" ".join(part for part in (entry.mark, entry.verdict) if part))
     links = [f'<a href="{anchors[entry.claim.figure]}">figure</a>'] if entry.claim.figure in anchors else []
     links.append(f'<a href="{entry.claim.notebook}.html">notebook</a>')
@@ -88,7 +89,7 @@ def _row(entry: Entry, anchors: dict[str, str], data: str) -> str:
         entry.id,
         f"{html.escape(entry.claim.claim)}<br><small>{html.escape(entry.claim.quantity)}</small>",
         number + detail,
-        html.escape(str(entry.claim.replicated)),
+        html.escape(str(entry.claim.replicated)) + partly,
         f"<strong>{verdict}</strong>" + (f"<br><small>{html.escape(reason)}</small>" if reason else ""),
         "<br>".join(links),
     )
