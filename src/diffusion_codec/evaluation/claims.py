@@ -24,6 +24,7 @@ from diffusion_codec import fetch
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation import records, seal
 from diffusion_codec.evaluation.findings import denoising_gain
+from diffusion_codec.evaluation.numbers import of_kodak_size
 from diffusion_codec.evaluation.study import STEPS_BITRATES, STEPS_IMAGES
 from diffusion_codec.evaluation.tables import NotComparableError, current
 from diffusion_codec.files import write_atomically
@@ -265,16 +266,16 @@ def training_images(folder: Path) -> Evidence | None:
 
 
 def decoding_seconds(folder: Path) -> Evidence | None:
-    """C6: seconds to decode the largest picture of the benchmark, loading apart."""
+    """C6: seconds to decode a picture of Kodak's size, loading apart."""
     path = folder / "bench.json"
     if not path.is_file():
         return None
     bench = json.loads(path.read_text(encoding="utf-8"))
-    about, largest = bench["about"], max(bench["measurements"], key=lambda row: row["width"] * row["height"])
+    about, measured = bench["about"], of_kodak_size(bench)
     real = str(about["backbone"]).startswith("stable-diffusion") and str(about["device"]).startswith("cuda")
     return Evidence(
-        value=float(largest["decompress"]["total"]),
-        protocol=f"backbone {about['backbone']}, {largest['width']} x {largest['height']}, {about['steps']} steps, "
+        value=float(measured["decompress"]["total"]),
+        protocol=f"backbone {about['backbone']}, {measured['width']} x {measured['height']}, {about['steps']} steps, "
         f"{about['device']} ({about['machine']}), median of {about['repeats']} warm runs, loading apart",
         files=("bench.json",),
         made="make bench",
