@@ -8,15 +8,20 @@ from torch import nn
 from diffusion_codec.backbone.options import SMALL_NETWORKS, SMALLEST_TILE
 from diffusion_codec.bench.shared import photograph
 from diffusion_codec.codec import Codec
-from diffusion_codec.tiling import tile_starts, tiled
+from diffusion_codec.tiling import layout, tiled
 
 
-@pytest.mark.parametrize("length", [10, 64, 65, 100, 129, 1000])
-def test_tiles_cover_with_overlap(length: int) -> None:
-    starts = tile_starts(length, 64, 16)
+@pytest.mark.parametrize("length", [16, 64, 72, 100, 128, 1000, 2048])
+@pytest.mark.parametrize("align", [1, 4])
+def test_tiles_cover_with_overlap_and_little_is_computed_twice(length: int, align: int) -> None:
+    starts, side = layout(length, 64, 16, align)
+    assert side <= 64
+    assert side % align == 0
     assert starts[0] == 0
-    assert starts[-1] + 64 >= length
-    assert all(b - a <= 64 - 16 for a, b in pairwise(starts))
+    assert starts[-1] + side == length
+    assert all(start % align == 0 for start in starts)
+    assert all(16 - align < a + side - b for a, b in pairwise(starts))
+    assert len(starts) * side < length + len(starts) * (16 + align)
 
 
 def test_identity_survives_blending() -> None:

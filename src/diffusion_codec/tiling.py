@@ -6,12 +6,19 @@ import torch
 from torch import Tensor
 
 
-def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First positions of tiles of ``tile`` that cover ``length`` with at least ``overlap`` shared."""
+def layout(length: int, tile: int, overlap: int, align: int = 1) -> tuple[list[int], int]:
+    """First positions and the side of as few equal tiles as cover ``length``, no longer than ``tile``.
+
+    Neighbours share ``overlap`` or, where starts are moved to multiples of ``align``, up to ``align`` less. ``tile``
+    and ``length`` are multiples of ``align``. Equal tiles just long enough compute little twice.
+    """
     if length <= tile:
-        return [0]
+        return [0], length
     count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    side = -(-(length + (count - 1) * overlap) // count)
+    side += -side % align
+    starts = [round(i * (length - side) / (count - 1)) for i in range(count)]
+    return [start - start % align for start in starts], side
 
 
 def _ramp(length: int, overlap: int) -> Tensor:
@@ -44,14 +51,12 @@ def tiled(
     if max(height, width) <= tile:
         whole = network(x)
         return whole if finish is None else finish(whole)
-    tops, lefts = (
-        [start - start % align for start in tile_starts(side, tile, overlap)] for side in (height, width)
-    )
+    (tops, tall), (lefts, wide) = (layout(side, tile, overlap, align) for side in (height, width))
     result: Tensor | None = None
     band = weight = torch.zeros(0)
     for top, below in zip(tops, [*tops[1:], height], strict=True):
         for left in lefts:
-            part = network(x[..., top : top + tile, left : left + tile]).float().cpu()
+            part = network(x[..., top : top + tall, left : left + wide]).float().cpu()
             rows, columns = part.shape[-2:]
             if left == lefts[0]:  # below what the last row of tiles left open there is nothing yet
                 shape = (*part.shape[:2], rows, int(width * scale))
