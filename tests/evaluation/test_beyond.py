@@ -28,7 +28,7 @@ def table(tmp_path: Path) -> pd.DataFrame:
 def test_choices_are_told_against_the_base(table: pd.DataFrame) -> None:
     assert set(table.rate) == {0.1}
     told = beyond.change(table, "tied: matched to the step")
-    assert told == "+0.50 dB PSNR and -0.0100 LPIPS (AlexNet)"
+    assert told == "+0.50 dB PSNR and \u22120.0100 LPIPS (AlexNet)"
     assert beyond.change(table, "paper-2025") == beyond.change(table, "no such") == "not measured"
 
 
@@ -43,6 +43,13 @@ def test_choices_are_told_against_the_base(table: pd.DataFrame) -> None:
 )
 def test_one_choice_against_another(table: pd.DataFrame, choice: str, than: str, said: str) -> None:
     assert beyond.better(table, choice, than) == said
+
+
+def test_choices_are_shown_in_words(table: pd.DataFrame) -> None:
+    shown = beyond.choices_table(table)
+    assert list(shown) == ["question", "choice", "PSNR (dB)", "LPIPS (AlexNet)"]
+    assert shown.iloc[0].tolist() == ["the base", "independent", "24.00", "0.3000"]
+    assert shown.iloc[-1].tolist() == ["all of it, trained", "paper-2025", "–", "–"]
 
 
 def test_what_was_not_measured_is_said(table: pd.DataFrame, tmp_path: Path) -> None:

@@ -131,3 +131,20 @@ def test_pictures_are_those_of_the_files(tmp_path):
     assert [p.id for p in pictures.choose(photos, ["kodim23", "kodim04"], 2)] == [p.id for p in photos]
     with pytest.raises(ValueError, match="kodim23"):
         pictures.choose(photos, [first, "kodim23"], 2)
+
+
+def test_numbers_have_a_true_minus_thin_spaces_and_no_sign_before_zero() -> None:
+    assert findings.number(-0.5, ".2f") == "\u22120.50"
+    assert findings.number(-0.001, ".2f") == findings.number(-0.001, "+.2f") == "0.00"
+    assert findings.number(122724.0, ",.0f") == "122\u202f724"
+    assert findings.number(-0.001, ".0%") == "0%"
+
+
+def test_parts_of_data_sets_are_told_in_words() -> None:
+    assert findings.data_set("kodak[:4]") == "the first 4 of kodak"
+    assert (
+        findings.data_set("latents of 4 photographs of kodak[:4]")
+        == "latents of the first 4 photographs of kodak"
+    )
+    assert findings.data_set("sample[:1]") == "the first of sample"
+    assert findings.data_set("sample") == "sample"

@@ -131,8 +131,12 @@ def test_a_grid_shows_each_file_with_its_size(tmp_path):
     assert "4 156 bytes, 0.127 bpp" in words
     assert "its smallest file" in words
     assert "3 245 bytes, 0.100 bpp" in words
-    with pytest.raises(BadInputError, match="one photograph"):
-        comparison.grid([picture("jpeg"), picture("jpeg", image="coffee")], tmp_path)
+    other = picture("jpeg", image="coffee")
+    Image.fromarray(pixels).save(tmp_path / other.file)
+    figure = comparison.grid([*pictures, other], tmp_path)
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0, 1, 0, 0, 0]
+    with pytest.raises(BadInputError, match="needs pictures"):
+        comparison.grid([], tmp_path)
 
 
 @pytest.mark.parametrize("at", [(0.5, 0.5), (0.0, 0.0), (1.0, 1.0)])

@@ -54,7 +54,7 @@ def test_sentences_follow_the_numbers(multiples: pd.DataFrame) -> None:
     assert "nothing was measured" in findings.judged_sentence(judged, "psnr", 2.0)
     table = findings.judged_table(judged)
     assert list(table.columns) == ["against", "its bitrate", "LPIPS (AlexNet)"]
-    assert table.iloc[0].tolist() == ["AVIF", "2.00 x", "40% (30–50)"]
+    assert table.iloc[0].tolist() == ["AVIF", "2.00 ×", "40% (30–50)"]
 
 
 def test_the_paper_is_said_to_be_empty_until_it_is_filled() -> None:

@@ -90,7 +90,7 @@ def measure(name: str, y: np.ndarray, repeats: int) -> tuple[float, float, np.nd
 
 def compare(width: int, height: int, repeats: int) -> list[Engine]:
     """Every engine there is, on the latent of the same photograph."""
-    pixels = torch.from_numpy(photograph(width, height)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    pixels = torch.from_numpy(np.array(photograph(width, height))).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         y = Backbone.from_pretrained().encode(pixels).numpy()
     rows, reference = [], None

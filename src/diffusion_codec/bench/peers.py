@@ -9,6 +9,7 @@ fresh process.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Annotated
@@ -79,6 +80,7 @@ def learned(name: str, pixels: np.ndarray, repeats: int) -> Peer:
     """A network of CompressAI with random weights; needs its environment."""
     if find_spec("torchvision") is None:  # asked for by a part of CompressAI that is not used here
         stand_in = ModuleType("torchvision")
+        stand_in.__spec__ = ModuleSpec("torchvision", None)  # without one, whoever looks for it fails
         stand_in.__dict__["transforms"] = ModuleType("torchvision.transforms")
         sys.modules |= {"torchvision": stand_in, "torchvision.transforms": stand_in.__dict__["transforms"]}
     import compressai

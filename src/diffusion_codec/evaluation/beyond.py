@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffusion_codec.errors import MissingDataError
-from diffusion_codec.evaluation.findings import LABELS, Sentence
+from diffusion_codec.evaluation.findings import LABELS, Sentence, number
 
 COLUMNS = ("psnr", "lpips-alex")
 BASE = "independent"
@@ -40,13 +40,13 @@ def choices(path: Path) -> pd.DataFrame:
 
 
 def change(table: pd.DataFrame, choice: str) -> Sentence:
-    """What one choice changes, for example "+0.24 dB PSNR and -0.014 LPIPS (AlexNet)"; says what is not measured."""
+    """What one choice changes, for example "+0.24 dB PSNR and −0.0140 LPIPS (AlexNet)"; says what is not measured."""
     rows = table[table.choice == choice]
     if rows.empty or rows[list(COLUMNS)].isna().any(axis=None):
         return Sentence("not measured")
     row = rows.iloc[0]
-    psnr, lpips = row["d_psnr"], row["d_lpips-alex"]
-    return Sentence(f"{psnr:+.2f} dB PSNR and {lpips:+.4f} {LABELS['lpips-alex']}")
+    psnr, lpips = number(row["d_psnr"], "+.2f"), number(row["d_lpips-alex"], "+.4f")
+    return Sentence(f"{psnr} dB PSNR and {lpips} {LABELS['lpips-alex']}")
 
 
 def better(table: pd.DataFrame, choice: str, than: str) -> Sentence:
@@ -81,6 +81,15 @@ def entropy_table(path: Path) -> pd.DataFrame:
     shown["zeroth_order"] = shown["zeroth_order"].map("{:.4f}".format)
     names = {name: name.removesuffix("_total").replace("-", " + ") for name in totals}
     return shown.rename(columns={"zeroth_order": "zeroth-order entropy", **names})
+
+
+def choices_table(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`choices` for readers: what is asked, what was chosen, and both measures."""
+    asked = table["question"].map({"base": "the base", "default": "the base", **QUESTIONS})
+    shown = {"question": asked, "choice": table["choice"]}
+    shown["PSNR (dB)"] = table["psnr"].map("{:.2f}".format, na_action="ignore")
+    shown[LABELS["lpips-alex"]] = table["lpips-alex"].map("{:.4f}".format, na_action="ignore")
+    return pd.DataFrame(shown).fillna("–")
 
 
 def rates_table(

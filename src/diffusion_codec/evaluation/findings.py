@@ -1,5 +1,6 @@
 """What the numbers say, in tables and sentences: two codecs at one rate, with and without denoising."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,20 @@ class Sentence(str):
 
     def _repr_markdown_(self) -> str:
         return str(self)
+
+
+def number(value: float, form: str = ".3f") -> Sentence:
+    """A number as people write it: a true minus, thin spaces between thousands (`,` in the form), zero without sign."""
+    text = re.sub(r"^[+-](?=[0.]+%?$)", "", f"{value:{form}}")
+    return Sentence(text.replace("-", "\u2212").replace(",", "\u202f"))
+
+
+def data_set(name: str) -> Sentence:
+    """A data set's name for readers: `kodak[:4]` is "the first 4 of kodak"; other words stay."""
+    counted = re.sub(r"(\d+) photographs of ([\w-]+)\[:\1\]", r"the first \1 photographs of \2", name)
+    return Sentence(
+        re.sub(r"([\w-]+)\[:(\d+)\]", r"the first \2 of \1", counted).replace("the first 1 ", "the first ")
+    )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Figures of *Hallucination*, drawn from the tables of :mod:`diffusion_codec.audit.findings`."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,8 @@ def shares(part: str, table: pd.DataFrame, names: Sequence[str]) -> Figure:
             if len(level):
                 axis.axhline(level.iloc[0], color=COLOURS[colour], ls=(0, (4, 3)) if codec == CEILING else ":",
                              lw=1.1, label=text, zorder=1)  # fmt: skip
-        axis.set_title(labels[name][0].upper() + labels[name][1:], fontsize=9)
+        title = labels[name][0].upper() + labels[name][1:]
+        axis.set_title(textwrap.fill(title, 72 // len(names)), fontsize=9)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         # a share of nothing at all is a line on the floor, not in the middle
         axis.set_ylim(0.0 if rows["high"].max() < 0.01 else None, max(axis.get_ylim()[1], 0.05))

@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from diffusion_codec.evaluation.claims import Entry, Verdict
+from diffusion_codec.evaluation.findings import data_set, number
 from diffusion_codec.figures.interactive import shared
-from diffusion_codec.figures.style import COLOURS, canvas
+from diffusion_codec.figures.style import COLOURS, canvas, plain_ticks
 
 _HEAD = ("", "claim", "measured", "counts as replicated", "verdict", "see")
 _STYLE = """<style>
@@ -25,6 +26,10 @@ _STYLE = """<style>
   .ledger-box td > div { overflow-wrap: anywhere; text-align: left; }
 }
 </style>"""
+_WORDS = {
+    "variance_ratio": "variance over the formula's",
+    "correlation_rms": "correlation (root mean square)",
+}
 _FILTER = (
     "const box=this.closest('.ledger-box'),wanted=[...box.querySelectorAll('select')].map(s=>s.value);"
     "const rows=[...box.querySelectorAll('tbody tr')];"
@@ -76,10 +81,12 @@ def _filters(entries: Sequence[Entry]) -> str:
 
 def _row(entry: Entry, anchors: dict[str, str], data: str) -> str:
     found = entry.evidence
-    number = "–" if found is None else f"{found.value:.4g}"
-    detail = "" if found is None else f"<br><small>{html.escape(found.protocol)}</small>"
+    value = "–" if found is None else number(found.value, ".4g" if abs(found.value) < 1000 else ",.0f")
+    detail = "" if found is None else f"<br><small>{html.escape(_readable(found.protocol))}</small>"
     reason = "" if found is None else (entry.claim.not_testable or found.not_testable)
-    partly = f"<br><small>partly: {html.escape(str(entry.claim.partly))}</small>" if entry.claim.partly else ""
+    partly = (
+        f"<br><small>partly: {html.escape(str(entry.claim.partly))}</small>" if entry.claim.partly else ""
+    )
     verdict = html.escape(" ".join(part for part in (entry.mark, entry.verdict) if part))
     links = [f'<a href="{anchors[entry.claim.figure]}">figure</a>'] if entry.claim.figure in anchors else []
     links.append(f'<a href="{entry.claim.notebook}.html">notebook</a>')
@@ -88,7 +95,7 @@ def _row(entry: Entry, anchors: dict[str, str], data: str) -> str:
     cells = (
         entry.id,
         f"{html.escape(entry.claim.claim)}<br><small>{html.escape(entry.claim.quantity)}</small>",
-        number + detail,
+        value + detail,
         html.escape(str(entry.claim.replicated)) + partly,
         f"<strong>{verdict}</strong>" + (f"<br><small>{html.escape(reason)}</small>" if reason else ""),
         "<br>".join(links),
@@ -100,16 +107,24 @@ def _row(entry: Entry, anchors: dict[str, str], data: str) -> str:
     return f'<tr data-verdict="{entry.verdict}" data-testable="{testable}">{shown}</tr>'
 
 
+def _readable(protocol: str) -> str:
+    """A protocol in words instead of the names of columns and parts of data sets."""
+    for name, words in _WORDS.items():
+        protocol = protocol.replace(name, words)
+    return data_set(protocol)
+
+
 def rates(table: pd.DataFrame) -> Figure:
     """Bits per pixel of real files against lambda, one line a photograph (`evidence`: claims/C5.csv)."""
     figure, axes = canvas(height=3.2)
     axis = axes[0, 0]
     looks = list(zip(("blue", "vermilion", "green", "purple", "orange", "sky"), "osD^vP", strict=True))
-    for number, (image, rows) in enumerate(table.sort_values("lambda_").groupby("image")):
-        colour, marker = looks[number % len(looks)]
+    for place, (image, rows) in enumerate(table.sort_values("lambda_").groupby("image")):
+        colour, marker = looks[place % len(looks)]
         axis.plot(rows["lambda_"], rows["bpp"], color=COLOURS[colour], marker=marker, label=str(image))
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
+    plain_ticks(axis.yaxis)
     axis.set_xlabel("λ (logarithmic)")
     axis.set_title("Bits per pixel of the file (logarithmic)")
     axis.legend()

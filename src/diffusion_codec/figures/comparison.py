@@ -1,4 +1,4 @@
-"""Crops of one photograph out of the files of several codecs, with the size of each file under it."""
+"""Crops of photographs out of the files of several codecs, with the size of each file under it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.codecs import Pixels
+from diffusion_codec.evaluation.findings import number
 from diffusion_codec.evaluation.pictures import ORIGINAL, Picture
 from diffusion_codec.figures.rate_distortion import CEILING, OWN, line
 from diffusion_codec.figures.style import WIDTH, canvas
@@ -50,21 +51,24 @@ def motif(image: str) -> Motif:
 
 
 def grid(pictures: Sequence[Picture], folder: Path) -> Figure:
-    """The same crop out of every picture of one photograph, the original first.
+    """The same crop out of every picture of a photograph, the original first; each photograph begins a row.
 
-    Raises BadInputError for pictures of more than one photograph.
+    Raises BadInputError where there is no picture.
     """
-    if len({picture.image for picture in pictures}) != 1:
-        raise BadInputError("a comparison shows one photograph; give the pictures of one image")
-    ordered = sorted(pictures, key=lambda picture: picture.codec != ORIGINAL)
-    rows = -(-len(ordered) // COLUMNS)
+    places = [
+        place for image in dict.fromkeys(p.image for p in pictures) for place in _places(pictures, image)
+    ]
+    if not places:
+        raise BadInputError("a comparison needs pictures")
+    rows = len(places) // COLUMNS
     side = WIDTH / COLUMNS
     figure, axes = canvas(rows, COLUMNS, height=side + TEXT_HEIGHT, layout=None)
     for axis in axes.flat:
         axis.set_axis_off()
-    at = motif(ordered[0].image).at
-    for axis, picture in zip(axes.flat, ordered, strict=False):
-        axis.imshow(crop(picture.pixels(folder), at), interpolation="lanczos")
+    for axis, picture in zip(axes.flat, places, strict=True):
+        if picture is None:
+            continue
+        axis.imshow(crop(picture.pixels(folder), motif(picture.image).at), interpolation="lanczos")
         axis.set_title(_title(picture), fontsize=8.5, loc="left", pad=3)
         axis.text(0, -0.03, _size(picture), transform=axis.transAxes, fontsize=7.8, va="top", linespacing=1.3)
     # by hand: no text may push the photographs apart
@@ -72,6 +76,13 @@ def grid(pictures: Sequence[Picture], folder: Path) -> Figure:
     top, bottom = 1 - 0.2 / height, (TEXT_HEIGHT - 0.2) / height
     figure.subplots_adjust(0, bottom, 1, top, wspace=0.04, hspace=TEXT_HEIGHT / side)
     return figure
+
+
+def _places(pictures: Sequence[Picture], image: str) -> list[Picture | None]:
+    """The pictures of one photograph, the original first, and what of the last row stays empty."""
+    own = [picture for picture in pictures if picture.image == image]
+    own.sort(key=lambda picture: picture.codec != ORIGINAL)
+    return [*own, *[None] * (-len(own) % COLUMNS)]
 
 
 def crop(pixels: Pixels, at: tuple[float, float], side: int = CROP) -> Pixels:
@@ -96,14 +107,14 @@ def describe(picture: Picture) -> str:
     """One line for a list: what made the picture, and the bytes of its file."""
     if picture.bytes is None or picture.bpp is None:
         return _title(picture)
-    return f"{_title(picture)}: {picture.bytes} bytes, {picture.bpp:.3f} bpp"
+    return f"{_title(picture)}: {number(picture.bytes, ',')} bytes, {picture.bpp:.3f} bpp"
 
 
 def _size(picture: Picture) -> str:
     """Two lines: bytes and rate of the whole file, the distance of the whole photograph."""
     size = "no file"
     if picture.bytes is not None and picture.bpp is not None:
-        size = f"{picture.bytes:,}".replace(",", "\u202f") + f" bytes, {picture.bpp:.3f} bpp"
+        size = f"{number(picture.bytes, ',')} bytes, {picture.bpp:.3f} bpp"
     if picture.codec == ORIGINAL or picture.lpips is None:
         return size
     above = picture.bpp is not None and picture.bpp > picture.target_bpp

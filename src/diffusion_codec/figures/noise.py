@@ -168,7 +168,7 @@ def _spectra(axis: Axes, statistics: pd.DataFrame, steps: Sequence[float]) -> No
     ticks = [v for v in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if axis.get_ylim()[0] <= v <= axis.get_ylim()[1]]
     axis.set_yticks(ticks, [f"{v:g}" for v in ticks])
     axis.minorticks_off()
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, handlelength=4.5)
 
 
 def declared_noise(sweep: pd.DataFrame, optima: pd.DataFrame, metrics: Sequence[str]) -> Figure:

@@ -11,6 +11,11 @@ from diffusion_codec.evaluation.pictures import Picture
 from diffusion_codec.figures.comparison import crop, describe
 
 SIDE = 384
+_LISTS = (
+    ".pairs > p { display: grid; gap: .5rem 1rem; "
+    "grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }"
+    ".pairs label { display: grid; grid-template-columns: 3rem minmax(0, 1fr); align-items: center; }"
+)
 
 _CHOOSE = (
     "const box=this.closest('.pairs'),at={side};const o=this.selectedOptions[0];"
@@ -43,7 +48,9 @@ def pair_slider(
     body = markup(uris[first], uris[second], (labels[first], labels[second]), alt)
     style = files("diffusion_codec.book").joinpath("slider.css").read_text(encoding="utf-8")
     text = f"{alt}; to choose from: {', '.join(labels.values())}"
-    return Slider(f'<style>{style}</style>\n<div class="pairs"><p>{lists}</p>{held}\n{body}</div>', text)
+    return Slider(
+        f'<style>{style}{_LISTS}</style>\n<div class="pairs"><p>{lists}</p>{held}\n{body}</div>', text
+    )
 
 
 def _list(labels: dict[str, str], ids: dict[str, str], chosen: str, side: int) -> str:

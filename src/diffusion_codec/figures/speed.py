@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from diffusion_codec.evaluation.speed import STAGES
-from diffusion_codec.figures.style import COLOURS, canvas
+from diffusion_codec.figures.style import COLOURS, canvas, plain_ticks
 
 STAGE_COLOURS = dict(zip(STAGES.values(), ("blue", "grey", "green", "vermilion", "orange"), strict=True))
 
@@ -44,8 +44,11 @@ def growth(frame: pd.DataFrame) -> Figure:
     left.loglog(x, slope, color=COLOURS["grey"], ls=":", label="in proportion to pixels")
     left.set(xlabel="megapixels", ylabel="seconds", title="Time")
     left.legend()
+    plain_ticks(left.yaxis)
     right.semilogx(x, frame["peak, MiB"], color=COLOURS["green"], marker="o")
     right.set(xlabel="megapixels", ylabel="MiB", title="Most memory of the process", ylim=(0, None))
+    for axis in (left, right):
+        plain_ticks(axis.xaxis)
     return figure
 
 
@@ -60,6 +63,7 @@ def ratios(frame: pd.DataFrame) -> Figure:
             places, values - 1, left=1, height=0.34, color=COLOURS[colour], label=name.removesuffix(", ratio")
         )
     ax.set_xscale("log")
+    plain_ticks(ax.xaxis)
     ax.axvline(1, color=COLOURS["black"], lw=0.8)
     ax.set_yticks([-row for row in range(len(frame))], list(frame["codec"]))
     ax.set(xlabel="seconds, as multiples of this codec's (left of 1: faster)")

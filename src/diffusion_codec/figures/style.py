@@ -8,15 +8,16 @@ style.keep(figure, folder / "noise.svg", "What the figure shows, for readers who
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from pandas.io.formats.style import Styler
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from diffusion_codec.files import write_atomically
 
@@ -82,12 +83,20 @@ def canvas(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def table(frame: pd.DataFrame, precision: int = 3) -> Styler:
-    """A table for a notebook's cell: numbers to the right, room between the columns, no index."""
-    cells = {"text-align": "right", "padding": "0.15rem 0.8rem"}
-    heads = [{"selector": "th", "props": list(cells.items())}]
-    shown = frame.style.hide(axis="index").format(precision=precision, na_rep="–")
-    return shown.set_properties(**cells).set_table_styles(heads)
+_LADDERS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+"""Steps of a power of ten that a logarithmic axis may have."""
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Plain decimals on a logarithmic axis: the coarsest ladder that has three ticks in view, else even steps."""
+    low, high = axis.get_view_interval()
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ladders = [[step * 10.0**power for power in powers for step in steps] for steps in _LADDERS]
+    offered = [*ladders, MaxNLocator(4).tick_values(low, high)]
+    seen = [[tick for tick in ticks if low <= tick <= high] for ticks in offered]
+    ticks = next((ticks for ticks in seen if len(ticks) >= 3), seen[-1])
+    axis.set_ticks(ticks, [f"{tick:,g}".replace(",", "\u202f") for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diffusion_codec.figures.style import COLOURS, WIDTH, canvas
+from diffusion_codec.figures.style import COLOURS, WIDTH, canvas, plain_ticks
 
 CHANNEL_COLOURS = ("vermilion", "blue", "green", "purple")
 CHANNEL_MARKS = "osD^"
@@ -59,7 +59,7 @@ def shipped_runs(curves: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set(title=name, xlabel="step", ylabel="loss")
         if known["loss"].min() > 0:
             axis.set_yscale("log")
-            _plain_ticks(axis, *axis.get_ylim())
+            plain_ticks(axis.yaxis)
     return figure
 
 
@@ -71,7 +71,7 @@ def predictions(table: pd.DataFrame) -> Figure:
         steps = 1 / table[f"alpha_{channel}"]
         _band(left, table["lambda_"], steps, COLOURS[colour], mark, f"channel {channel}")
     left.set(title="Step of each channel", ylabel=r"$\Delta = 1/\alpha$", yscale="log")
-    _plain_ticks(left, *left.get_ylim())
+    plain_ticks(left.yaxis)
     left.legend()
     _band(right, table["lambda_"], table["t"], COLOURS["vermilion"], "o", r"$t$ of $P_\phi$")
     matched = table.groupby("lambda_")["matched_t"].mean()
@@ -94,12 +94,6 @@ def _band(axis: Axes, x: pd.Series, values: pd.Series, colour: str, mark: str, l
     axis.plot(mean.index, mean, color=colour, marker=mark, ms=4, label=label)
     axis.set_xscale("log", base=2)
     axis.set_xlabel(r"$\lambda$")
-
-
-def _plain_ticks(axis: Axes, low: float, high: float) -> None:
-    ticks = [v for v in (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 20) if low <= v <= high]
-    axis.set_yticks(ticks, [f"{v:g}" for v in ticks])
-    axis.minorticks_off()
 
 
 def rates(tables: Mapping[str, pd.DataFrame], bits: pd.DataFrame) -> Figure:

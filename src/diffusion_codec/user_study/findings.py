@@ -99,7 +99,7 @@ def hific_table(multiples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "against": multiples["rival"],
-            "its bitrate": [f"{times:.1f} x" if times == times else "–" for times in multiples["times"]],
+            "its bitrate": [f"{times:.1f} ×" if times == times else "–" for times in multiples["times"]],
             "preferred": _percent(multiples["share"]),
             "% (raters)": _span(multiples["low_raters"], multiples["high_raters"]),
             "% (photographs)": _span(multiples["low_images"], multiples["high_images"]),
@@ -205,7 +205,7 @@ def judged_table(judged: pd.DataFrame) -> pd.DataFrame:
     base = pd.DataFrame(
         {
             "against": [LABELS.get(rival, rival) for rival in judged["rival"]],
-            "its bitrate": [f"{ratio:.2f} x" for ratio in judged["ratio"]],
+            "its bitrate": [f"{ratio:.2f} ×" for ratio in judged["ratio"]],
             "observer": [LABELS.get(metric, metric) for metric in judged["observer"]],
             "share": shares,
         }
