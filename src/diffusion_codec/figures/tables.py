@@ -30,7 +30,9 @@ NAMES = LABELS | {
     "measured": "bits per pixel measured",
     "preferred_percent": "preferred (%)",
     "psnr": "PSNR (dB)",
+    "repeats_same": "repeats answered alike",
     "rival_bpp": "bits per pixel of the rival",
+    "sentinels_right": "sentinels right",
     "target_bpp": "bits per pixel asked for",
     "variance_ratio": "variance / (Δ²/12)",
 }
