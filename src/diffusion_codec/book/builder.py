@@ -58,7 +58,9 @@ def _run(project: Project, requests: dict[str, Request], at_once: int) -> None:
         return
     from diffusion_codec.book import runner
 
-    with ProcessPoolExecutor(min(at_once, len(requests)), multiprocessing.get_context("spawn")) as pool:
+    at_once = min(at_once, len(requests))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, spawn, _share_cores, (at_once,)) as pool:
         runs = [pool.submit(runner.run, project, name, request) for name, request in requests.items()]
         try:
             for run in as_completed(runs):
@@ -66,6 +68,11 @@ def _run(project: Project, requests: dict[str, Request], at_once: int) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _share_cores(at_once: int) -> None:
+    """Threads for the kernels that this process starts: two that take all cores each wait for one another."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
 
 
 def stage(project: Project) -> None:
