@@ -44,6 +44,7 @@ def summarise(results: Results, seed: int = 0, images: int | None = None) -> pd.
     if table.empty:
         raise NotComparableError("no number was measured yet; look at the error column of the result")
     run = results.run(records[0])
+    protocols = {record.metric: results.run(record).protocols[record.metric] for record in records}
     rows = []
     for (codec, rate, metric), group in table.groupby(["codec", "target_bpp", "metric"], dropna=False):
         low, high = bootstrap_interval(group["value"].to_numpy(float), seed)
@@ -61,7 +62,7 @@ def summarise(results: Results, seed: int = 0, images: int | None = None) -> pd.
                 "steps": group["steps"].iloc[0],
                 "dataset": run.dataset,
                 "origin": run.dataset_origin,
-                "protocol": run.protocols[metric],
+                "protocol": protocols[metric],
             }
         )
     return pd.DataFrame(rows).sort_values(["metric", "codec", "target_bpp"], ignore_index=True)
