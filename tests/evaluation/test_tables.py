@@ -111,6 +111,16 @@ def test_different_data_sets_or_protocols_are_not_mixed():
         summarise(records.Results([*rows(one, "a"), *rows(other_way, "b")], [one, other_way]))
 
 
+def test_each_metric_has_the_protocol_of_the_run_that_measured_it():
+    one, other = run(), run(protocols={"dists": "structure and texture"})
+    later = [r.model_copy(update={"metric": "dists"}) for r in rows(other, "a")]
+    table = summarise(records.Results([*rows(one, "a"), *later], [one, other]))
+    assert table.groupby("metric")["protocol"].unique().map(list).to_dict() == {
+        "dists": ["structure and texture"],
+        "psnr": [one.protocols["psnr"]],
+    }
+
+
 def test_nothing_measured_is_said():
     with pytest.raises(NotComparableError, match="no number"):
         summarise(records.Results())
