@@ -12,11 +12,19 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def peak_memory() -> int:
-    """The most memory this process ever held, in bytes (``getrusage``; Linux counts in KiB, macOS in bytes)."""
-    import resource  # not on Windows, where all but this works
+    """The most memory this program ever held, in bytes.
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    Linux keeps it in /proc; elsewhere it is ``getrusage``'s, which may count what the parent process held before it
+    started this one.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource  # not on Windows, where all but this works
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def parse_size(text: str) -> int:

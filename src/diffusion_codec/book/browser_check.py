@@ -64,7 +64,7 @@ class Visitor:
         self.home = home
         self.noted: list[str] = []
         self.page.on("request", lambda request: self._request(request.url))
-        self.page.on("requestfailed", lambda request: self.noted.append(f"{request.url} does not load"))
+        self.page.on("requestfailed", lambda request: self._failed(request.url, request.failure))
         self.page.on("response", lambda response: self._response(response.status, response.url))
         self.page.on("pageerror", lambda error: self.noted.append(f"script error: {error}"))
         self.page.on("console", lambda message: self._console(message.type, message.text))
@@ -73,6 +73,10 @@ class Visitor:
         parts = urlsplit(address)
         if parts.scheme not in LOCAL and f"{parts.scheme}://{parts.netloc}" != self.home:
             self.noted.append(f"asks {address} from elsewhere")
+
+    def _failed(self, address: str, reason: str | None) -> None:
+        if reason != "net::ERR_ABORTED":  # the page was left before it had all
+            self.noted.append(f"{address} does not load")
 
     def _response(self, status: int, address: str) -> None:
         if status >= 400:
