@@ -210,12 +210,14 @@ def compress(
         from diffusion_codec.image_io import picture_suffixes
 
         todo = _folder_tasks(source, target, picture_suffixes(), ".dfc")
-        _make_ready(backbone)
+        _make_ready(backbone, device)
         _run_folder(todo, work, load, jobs, force, as_json)
         return
     _check_pair(source, target)
     check_target(target, force)
-    _make_ready(backbone)
+    if source != STANDARD_STREAM and not os.path.exists(source):
+        read_bytes(source, 0)  # says so before a model is fetched
+    _make_ready(backbone, device)
     _run_file(_Job(source, target, force), work, load, as_json, stages=3)
 
 
@@ -260,7 +262,7 @@ def decompress(
 
     if os.path.isdir(source):
         todo = _folder_tasks(source, target, (".dfc",), ".png")
-        _make_ready(backbone)
+        _make_ready(backbone, device)
         _run_folder(todo, work, load, jobs, force, as_json)
         return
     _check_pair(source, target)
@@ -269,7 +271,7 @@ def decompress(
 
     image_format(target)
     data = _read_dfc(source)  # a damaged file is refused before a model is fetched
-    _make_ready(backbone)
+    _make_ready(backbone, device)
     _run_file(_Job(source, target, force, data), work, load, as_json, stages=2)
 
 
@@ -305,11 +307,15 @@ def _check_pair(source: str, target: str) -> None:
         raise typer.BadParameter(f"IN and OUT are the same file, '{target}': choose another name for OUT")
 
 
-def _make_ready(backbone: str) -> None:
-    """Fetch a backbone that is no folder and does not ship, before a bar of its own would cross that of the work."""
-    if backbone != "mini" and not os.path.isdir(backbone):
-        from diffusion_codec.backbone import prompt, sources
+def _make_ready(backbone: str, device: str) -> None:
+    """Fetch a backbone that is no folder and does not ship, before a bar of its own would cross that of the work.
 
+    A device that is not there is said before gigabytes are fetched for it.
+    """
+    if backbone != "mini" and not os.path.isdir(backbone):
+        from diffusion_codec.backbone import options, prompt, sources
+
+        options.checked_device(device)
         prompt.load(sources.find(backbone))
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from diffusion_codec.backbone import Backbone, prompt, sources
 from diffusion_codec.backbone.cli import app
+from diffusion_codec.backbone.sources import Source
 from diffusion_codec.errors import BadInputError, MissingDataError
 
 
@@ -53,6 +54,15 @@ def test_once_computed_no_text_encoder_is_loaded(
     assert torch.equal(prompt.load(sources.find(tiny_models[1])), first)
     with pytest.raises(MissingDataError, match=r"diffusion-codec\[stable-diffusion\]"):
         prompt.load(sources.find(tiny_models[2]))
+
+
+def test_without_transformers_the_text_encoder_is_not_even_fetched(
+    tiny_models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(None, tmp_path, "key", lambda: pytest.fail("the text encoder was fetched"))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingDataError, match=r"diffusion-codec\[stable-diffusion\]"):
+        prompt.load(source)
 
 
 def test_a_file_of_the_package_comes_before_the_text_encoder(

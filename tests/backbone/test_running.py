@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
 from diffusion_codec import codec_weights
 from diffusion_codec.backbone import Backbone, RunOptions
-from diffusion_codec.backbone.options import Tiles, checked_device, run_options
+from diffusion_codec.backbone.options import STABLE_DIFFUSION, Tiles, checked_device, run_options
+from diffusion_codec.backbone.random_model import SHAPES
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError, LimitExceededError
 from tests.test_backbone import ddim_of_diffusers
@@ -114,6 +115,19 @@ def test_slices_and_smaller_tiles_change_nothing_in_a_picture_of_one_tile(folder
         torch.testing.assert_close(small.decode(y), full.decode(y), rtol=1e-4, atol=1e-5)
 
 
+def test_low_memory_slices_attention_and_batches(folder: Path) -> None:
+    full, small = (Backbone.from_pretrained(folder, run=RunOptions(low_memory=low)) for low in (False, True))
+    kinds = [{type(p).__name__ for p in b.unet.attn_processors.values()} for b in (full, small)]
+    assert (kinds[0] == kinds[1], kinds[1]) == (False, {"SlicedAttnProcessor"})
+    assert (full.vae.use_slicing, small.vae.use_slicing) == (False, True)
+
+
+def test_weights_lie_channels_last(backbone: Backbone) -> None:
+    filters = [p for p in backbone.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[-1] > 1]
+    assert len(filters) > 50
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in filters)
+
+
 def test_tiles_bound_what_the_networks_see(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone.tiles = Tiles(64, 16, 8, 4, 1)
     seen: dict[str, list[int]] = {"unet": [], "encoder": [], "decoder": []}
@@ -131,6 +145,17 @@ def test_tiles_bound_what_the_networks_see(backbone: Backbone, monkeypatch: pyte
     assert x.shape == (1, 3, 104, 136)
     assert torch.isfinite(x).all()
     assert {name: max(sides) for name, sides in seen.items()} == {"unet": 8, "encoder": 64, "decoder": 8}
+
+
+def test_the_largest_tile_fits_eight_gigabytes_beside_the_weights() -> None:
+    """In float32; a tile's decoding took 3100 bytes a pixel, of 384 and of 768 pixels a side."""
+    for shape in ("stable-diffusion-1", "stable-diffusion-2"):
+        with torch.device("meta"):
+            networks = UNet2DConditionModel(**SHAPES[shape].unet), AutoencoderKL(**SHAPES[shape].vae)
+        weights = sum(4 * p.numel() for network in networks for p in network.parameters())
+        working = STABLE_DIFFUSION.pixels**2 * STABLE_DIFFUSION.bytes_per_pixel
+        assert (round(weights / 1e9, 1), round(working / 1e9, 1)) == (3.8, 2.4)
+        assert weights + working < 8e9
 
 
 def test_memory_that_is_allowed_sets_the_side_of_tiles() -> None:

@@ -1,16 +1,20 @@
 """From a name to a checked folder, over a hub on loopback: fetched, resumed, refused, second source, offline."""
 
 import json
+import re
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusion_codec import cli, fetch
-from diffusion_codec.backbone import Backbone, sources
+from diffusion_codec import bitstream, cli, fetch
+from diffusion_codec.backbone import Backbone, options, sources
+from diffusion_codec.backbone import model as running
 from diffusion_codec.backbone.cli import app
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError, MissingDataError
@@ -67,6 +71,43 @@ def test_the_command_line_fetches_compresses_and_decompresses(
     said = capfd.readouterr().err
     assert said.count("a tiny model: fetching") == 2  # the model, and its text encoder once
     assert Image.open(back).size == Image.open(photo).size
+
+
+def test_the_command_of_the_real_model_lacks_nothing_but_its_weights(
+    hub: Hub,
+    photo: Path,
+    tiny_models: dict[int, Path],
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The project's own manifest and codec weights; a tiny model where CompVis's lies; a GPU where there is none."""
+    hub.add("CompVis/stable-diffusion-v1-2", tiny_models[1])
+    asked: list[str] = []
+
+    def any_device(device: str) -> torch.device:
+        asked.append(str(device))
+        return torch.device("cpu")
+
+    for module in (running, options):
+        monkeypatch.setattr(module, "checked_device", any_device)
+    jpeg, packed = photo.with_suffix(".jpg"), photo.with_suffix(".dfc")
+    Image.open(photo).save(jpeg)
+    command = ["compress", jpeg, packed, "--backbone", "stable-diffusion-v1-2", "--device", "cuda"]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(argument) for argument in command])
+    said = [line for line in capfd.readouterr().err.splitlines() if "Licence: " in line]
+    assert (exit_.value.code, set(asked)) == (0, {"cuda"}), said
+    folder = own_cache / "stable-diffusion-v1-2"
+    assert len(said) == 3
+    assert "recording the hashes of CompVis/stable-diffusion-v1-2" in said[0]
+    for line in said:  # before the small files, the model and its text encoder
+        assert re.search(
+            rf"^Stable Diffusion V1\.2, .* fetching .*\d [MG]B,? to {folder}\. Licence: .*OpenRAIL-M", line
+        )
+    assert (folder / UNET).read_bytes() == (tiny_models[1] / UNET).read_bytes()
+    header = bitstream.read(packed.read_bytes()).header
+    assert (header.width, header.height) == Image.open(photo).size
 
 
 def test_a_broken_transfer_resumes(pinned: str, hub: Hub, own_cache: Path) -> None:
@@ -167,6 +208,83 @@ def test_an_unpinned_name_takes_the_first_repository_that_answers(
     assert sources.find("tiny").folder.name == "tiny"
     hub.remove("second/tiny")
     assert sources.find("tiny").folder.name == "tiny"
+
+
+def test_nothing_is_mixed_of_two_repositories(
+    hub: Hub, tiny_models: dict[int, Path], tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one breaks off after its configurations; the hub has no hash of them."""
+    folder = shutil.copytree(tiny_models[1], tmp_path / "other")
+    (folder / "vae" / "config.json").write_text("{}")
+    hub.add("first/tiny", folder)
+    del hub.server.files[f"/first/tiny/resolve/{REVISION}/tokenizer/vocab.json"]
+    hub.add("second/tiny", tiny_models[1])
+    changes = {"files": [], "text_encoder": [], "first_use": ["first/tiny", "second/tiny"]}
+    knows(monkeypatch, tiny=entry(tiny_models[1], [], **changes))
+    found = sources.find("tiny").folder
+    assert f"/first/tiny/resolve/{REVISION}/vae/config.json" in hub.asked
+    for name in ("vae/config.json", "unet/config.json", UNET):
+        assert (found / name).read_bytes() == (tiny_models[1] / name).read_bytes()
+
+
+def test_two_that_come_first_record_once(hub: Hub, tiny_models: dict[int, Path], own_cache: Path) -> None:
+    hub.add("owner/tiny", tiny_models[1])
+    found: list[Path] = []
+    both = [threading.Thread(target=lambda: found.append(sources.find("owner/tiny").folder)) for _ in "ab"]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(60)
+    assert found == [own_cache / "owner--tiny"] * 2
+    assert hub.asked.count("/api/models/owner/tiny") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("vae/config.json", {"scaling_factor": 0.13025}, r"scaling factor is 0\.13025"),
+        ("vae/config.json", {"latent_channels": 16}, r"4 latent channels; this model has 16"),
+        ("unet/config.json", {"in_channels": 9}, r"9 \(into the denoiser\)"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction 'sample'"),
+    ],
+)
+def test_another_kind_of_model_is_refused_before_its_weights_are_fetched(
+    file: str,
+    values: dict[str, object],
+    message: str,
+    hub: Hub,
+    tiny_models: dict[int, Path],
+    tmp_path: Path,
+    own_cache: Path,
+) -> None:
+    folder = shutil.copytree(tiny_models[1], tmp_path / "other")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | values))
+    hub.add("owner/other", folder)
+    with pytest.raises(BadInputError, match=message):
+        sources.find("owner/other")
+    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+    assert not (own_cache / "owner--other" / "pins.json").exists()
+
+
+def test_damaged_records_of_the_first_use_are_named(
+    hub: Hub, tiny_models: dict[int, Path], own_cache: Path
+) -> None:
+    hub.add("owner/tiny", tiny_models[1])
+    sources.find("owner/tiny")
+    pins = own_cache / "owner--tiny" / "pins.json"
+    for damage in (pins.read_text()[:100], "[]", '{"files": [], "text_encoder": []}'):
+        pins.write_text(damage)
+        with pytest.raises(
+            BadInputError, match=r"pins\.json is damaged: .*; remove it, and the hub is asked"
+        ):
+            sources.find("owner/tiny")
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, tiny_models: dict[int, Path], own_cache: Path) -> None:
+    hub.add("owner/tiny", tiny_models[1])
+    own_cache.write_text("a file where the folder should be")
+    with pytest.raises(MissingDataError, match=r"cannot be written: .* set DIFFUSION_CODEC_CACHE"):
+        sources.find("owner/tiny")
 
 
 def test_a_repository_that_is_not_there(hub: Hub) -> None:

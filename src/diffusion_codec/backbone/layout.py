@@ -29,6 +29,18 @@ PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
+class Description:
+    """What a folder's configurations say: the classes of both networks, the schedule, what the model is called."""
+
+    autoencoder: Any
+    denoiser: Any
+    schedule: NoiseSchedule
+    prediction: str
+    name: str
+    latent_space: str
+
+
+@dataclass(frozen=True)
 class Parts:
     """What a folder holds: both networks, the schedule, and what the model is called."""
 
@@ -47,17 +59,27 @@ def read(folder: Path, dtype: torch.dtype = torch.float32) -> Parts:
         BadInputError: not a latent diffusion model, weights pickled, cut short or of another shape, or a latent
             space or noise schedule the codec does not work in.
     """
-    vae_config = _read_json(folder / "vae" / "config.json")
-    unet_config = _read_json(folder / "unet" / "config.json")
+    about = described(folder)
+    vae = _load_part(about.autoencoder, folder / "vae", dtype)
+    unet = _load_part(about.denoiser, folder / "unet", dtype)
+    return Parts(vae, unet, about.schedule, about.prediction, about.name, about.latent_space)
+
+
+def described(folder: Path) -> Description:
+    """What the configurations of a backbone folder say; its weights need not be there yet.
+
+    Raises:
+        BadInputError: as :func:`read`, for what shows without the weights.
+    """
+    vae = _read_json(folder / "vae" / "config.json")
+    unet = _read_json(folder / "unet" / "config.json")
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
     schedule, prediction = _schedule(scheduler, folder)
-    name, latent_space = _identity(folder, vae_config)
-    _check_channels(folder, vae_config, unet_config)
-    autoencoder = _class_of(folder / "vae", vae_config, AUTOENCODERS)
-    denoiser = _class_of(folder / "unet", unet_config, {"UNet2DConditionModel": UNet2DConditionModel})
-    vae = _load_part(autoencoder, folder / "vae", dtype)
-    unet = _load_part(denoiser, folder / "unet", dtype)
-    return Parts(vae, unet, schedule, prediction, name, latent_space)
+    name, latent_space = _identity(folder, vae)
+    _check_channels(folder, vae, unet)
+    autoencoder = _class_of(folder / "vae", vae, AUTOENCODERS)
+    denoiser = _class_of(folder / "unet", unet, {"UNet2DConditionModel": UNet2DConditionModel})
+    return Description(autoencoder, denoiser, schedule, prediction, name, latent_space)
 
 
 def weights_file(folder: Path, stem: str = WEIGHTS) -> tuple[Path, str]:

@@ -10,6 +10,7 @@ import json
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,6 +43,7 @@ def load(source: Source) -> Tensor:
     for path in (shipped_folder() / kept.name, kept):
         if path.is_file():
             return read(path)
+    _text_classes()  # without them nothing is fetched
     embedding = compute(source.text_encoder())
     write(kept, embedding, key)
     return embedding
@@ -111,16 +113,11 @@ def compute(folder: Path) -> Tensor:
         MissingDataError: the package transformers is not installed.
         BadInputError: the two folders do not hold what they should.
     """
-    try:
-        from transformers import CLIPTextModel, CLIPTokenizer
-    except ImportError as error:
-        raise MissingDataError(
-            f"the empty prompt's embedding is computed once, by the text encoder, which needs transformers: {EXTRA}"
-        ) from error
+    encoder_class, tokenizer_class = _text_classes()
     _, variant = weights_file(folder / "text_encoder", TEXT_WEIGHTS)
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(
+        tokenizer = tokenizer_class.from_pretrained(folder / "tokenizer", local_files_only=True)
+        encoder = encoder_class.from_pretrained(
             folder / "text_encoder",
             local_files_only=True,
             use_safetensors=True,
@@ -134,6 +131,17 @@ def compute(folder: Path) -> Tensor:
     with torch.inference_mode():
         embedding: Tensor = encoder(tokens.input_ids)[0]
     return embedding.float().clone()
+
+
+def _text_classes() -> tuple[Any, Any]:
+    """Classes of the text encoder and its tokenizer; MissingDataError without the package that has them."""
+    try:
+        from transformers import CLIPTextModel, CLIPTokenizer
+    except ImportError as error:
+        raise MissingDataError(
+            f"the empty prompt's embedding is computed once, by the text encoder, which needs transformers: {EXTRA}"
+        ) from error
+    return CLIPTextModel, CLIPTokenizer
 
 
 def _sha256(embedding: Tensor) -> str:

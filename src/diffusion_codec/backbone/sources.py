@@ -18,8 +18,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from diffusion_codec import fetch
-from diffusion_codec._download import TIMEOUT_S, DownloadError, download, offline
+from diffusion_codec._download import TIMEOUT_S, DownloadError, download, offline, writing
+from diffusion_codec.backbone import layout
 from diffusion_codec.backbone.layout import VARIANTS, WEIGHTS
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.fetch import Entry, FileEntry, Store, listing_sha256, sha256_of
@@ -102,7 +105,7 @@ def find(
 def _fetched(name: str, entry: Entry, say: Callable[[str], None], may_fetch: bool) -> Source:
     key = name.replace("/", "--")
     if entry.first_use:
-        entry = _pinned(key, entry, may_fetch)
+        entry = _pinned(key, entry, say, may_fetch)
     entry = entry.model_copy(update={"sources": tuple(_address(source) for source in entry.sources)})
     text = entry.model_copy(update={"files": entry.text_encoder})
     folder = _files(key, entry, say, may_fetch)
@@ -180,13 +183,13 @@ def _entry_of_hub(repository: str) -> Entry:
     )
 
 
-def _pinned(key: str, entry: Entry, may_fetch: bool) -> Entry:
+def _pinned(key: str, entry: Entry, say: Callable[[str], None], may_fetch: bool) -> Entry:
     """The entry with the files its first download recorded; recorded now if this is the first."""
     path = fetch.cache_folder() / key / "pins.json"
     if not path.is_file() and not may_fetch:
         raise MissingDataError(f"{key} is not on this machine")
     if not path.is_file():
-        _record(key, entry, path)
+        _record(key, entry, path, say)
     try:
         return entry.model_copy(update=_pins(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, KeyError, TypeError) as error:
@@ -202,32 +205,50 @@ def _pins(stored: dict[str, Any]) -> dict[str, Any]:
     return {**groups, "sources": (address,)}
 
 
-def _record(key: str, entry: Entry, path: Path) -> None:
+def _record(key: str, entry: Entry, path: Path, say: Callable[[str], None]) -> None:
     """Ask the hub which revision is current and what its files hash to; the first repository that answers counts."""
     if offline():
         raise MissingDataError(
             f"{key} is not on this machine, and the network is switched off (HF_HUB_OFFLINE or DIFFUSION_CODEC_OFFLINE)"
         )
     problems = []
-    for repository in entry.first_use:
-        try:
-            revision = str(_ask(f"models/{repository}")["sha"])
-            tree = _ask(f"models/{repository}/tree/{revision}?recursive=true")
-            pins = {"repository": repository, "revision": revision} | _choose(
-                repository, revision, tree, path.parent
-            )
-        except (DownloadError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, BadInputError):
-                raise
-            problems.append(f"{repository}: {error}")
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(pins, indent=1) + "\n").encode())
-        return
+    with writing(path), FileLock(f"{path}.lock"):
+        if path.is_file():  # another process was faster
+            return
+        for repository in entry.first_use:
+            try:
+                pins = _ask_for_pins(repository, entry, path.parent, say)
+            except (DownloadError, KeyError, TypeError, ValueError) as error:
+                if isinstance(error, BadInputError):
+                    raise
+                problems.append(f"{repository}: {error}")
+                continue
+            write_atomically(path, (json.dumps(pins, indent=1) + "\n").encode())
+            return
     raise MissingDataError(
         f"{key} is not on this machine and no source has it: {'; '.join(problems)}. Put a copy of its folder on "
         "this disk and name that folder instead"
     )
+
+
+def _ask_for_pins(repository: str, entry: Entry, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Revision, bytes and SHA-256 of a repository's files; what the hub has no SHA-256 of is fetched for it.
+
+    Raises:
+        DownloadError: the repository does not answer.
+        BadInputError: it is no model the codec can use, which its configurations say before its weights are fetched.
+    """
+    revision = str(_ask(f"models/{repository}")["sha"])
+    chosen = _choose(repository, _ask(f"models/{repository}/tree/{revision}?recursive=true"))
+    small = sum(item["size"] for items in chosen.values() for item in items if _is_small(item))
+    say(
+        f"{entry.title}: recording the hashes of {repository}, and fetching its configuration and tokenizer, "
+        f"{small / 1e6:.1f} MB, to {folder}. Licence: {entry.licence}. Page: {entry.homepage}"
+    )
+    address = f"{hub()}/{repository}/resolve/{revision}"
+    groups = {group: [_described(address, item, folder) for item in items] for group, items in chosen.items()}
+    layout.described(folder)
+    return {"repository": repository, "revision": revision, **groups}
 
 
 def _ask(path: str) -> Any:
@@ -243,8 +264,8 @@ def _ask(path: str) -> Any:
         raise DownloadError(f"{address}: {error}") from error
 
 
-def _choose(repository: str, revision: str, tree: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """The files a backbone needs of a repository's tree, half precision before full, with bytes and SHA-256."""
+def _choose(repository: str, tree: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The files a backbone needs of a repository's tree, half precision before full."""
     by_name = {str(item["path"]): item for item in tree if item.get("type") == "file"}
     model = [*MODEL_FILES, *(_weights(repository, by_name, part, WEIGHTS) for part in ("unet", "vae"))]
     text = [*TEXT_FILES, _weights(repository, by_name, "text_encoder", "model")]
@@ -253,17 +274,24 @@ def _choose(repository: str, revision: str, tree: list[dict[str, Any]], folder: 
         raise BadInputError(
             f"{repository} is no Stable Diffusion in the layout of diffusers: no {', '.join(absent)}"
         )
+    return {"files": [by_name[n] for n in model], "text_encoder": [by_name[n] for n in text]}
 
-    def described(name: str) -> dict[str, Any]:
-        item = by_name[name]
-        if "lfs" in item:
-            return {"name": name, "bytes": item["lfs"]["size"], "sha256": item["lfs"]["oid"]}
-        # the hub hashes small files its own way: take them now, record what came
-        target = folder / name
-        download([f"{hub()}/{repository}/resolve/{revision}/{name}"], target, "", item["size"])
-        return {"name": name, "bytes": target.stat().st_size, "sha256": sha256_of(target)}
 
-    return {"files": [described(n) for n in model], "text_encoder": [described(n) for n in text]}
+def _is_small(item: dict[str, Any]) -> bool:
+    return "lfs" not in item or item["path"] in MODEL_FILES
+
+
+def _described(address: str, item: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Name, bytes and SHA-256 of a file of the tree."""
+    name, stored = str(item["path"]), item.get("lfs", {})
+    if not _is_small(item):
+        return {"name": name, "bytes": stored["size"], "sha256": stored["oid"]}
+    # the hub hashes small files its own way: take them now, record what came
+    target = folder / name
+    for left in (target, target.with_name(f"{target.name}.part")):
+        left.unlink(missing_ok=True)  # by another repository that broke off, maybe
+    download([f"{address}/{name}"], target, stored.get("oid", ""), item["size"])
+    return {"name": name, "bytes": target.stat().st_size, "sha256": sha256_of(target)}
 
 
 def _weights(repository: str, by_name: dict[str, Any], part: str, stem: str) -> str:
