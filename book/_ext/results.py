@@ -3,18 +3,22 @@
     {result}`codec_choices.csv | lpips-alex at 0.1 | choice=paper-2025 | .3f`
 
 is the cell of data/results/codec_choices.csv in the named column of the one row that fulfils the conditions (several
-with commas between). A file, column or row that is not there is a warning, which stops the build.
+with commas between). A file, column or row that is not there is a warning, which stops the build. Negative numbers,
+here and in tables, get a true minus sign.
 """
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxRole
 
 FOLDER = Path("data") / "results"
+NEGATIVE = re.compile(r"(?<![\w.\-])-(?=\.?\d)")
 
 
 def found(root: Path, text: str) -> str:
@@ -38,7 +42,12 @@ def found(root: Path, text: str) -> str:
     fitting = [row for row in rows if all(row[pair[0]] == pair[1] for pair in wanted)]
     if len(fitting) != 1:
         raise ValueError(f"{len(fitting)} rows of {file} fulfil {conditions!r}, expected one")
-    return f"{float(fitting[0][column]):{form}}"
+    return with_minus(f"{float(fitting[0][column]):{form}}")
+
+
+def with_minus(text: str) -> str:
+    """Negative numbers with the minus sign instead of the hyphen of a data file."""
+    return NEGATIVE.sub("\N{MINUS SIGN}", text)
 
 
 class Result(SphinxRole):
@@ -52,7 +61,22 @@ class Result(SphinxRole):
             return [], [self.inliner.reporter.error(f"result: {error}", line=self.lineno)]
 
 
+class MinusInTables(SphinxTransform):
+    """The minus sign in the cells of every table."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs: Any) -> None:
+        """Change the text of the document's tables; what is code stays as it is."""
+        for entry in self.document.findall(nodes.entry):
+            for text in list(entry.findall(nodes.Text)):
+                changed = with_minus(text)
+                if changed != text and not isinstance(text.parent, nodes.literal | nodes.math):
+                    text.parent.replace(text, nodes.Text(changed))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_role("result", Result())
+    app.add_transform(MinusInTables)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

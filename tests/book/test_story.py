@@ -165,7 +165,20 @@ def table(tmp_path: Path) -> Path:
 
 def test_a_number_of_a_table_is_found_by_its_row(results: ModuleType, table: Path) -> None:
     assert results.found(table, "few.csv | value | name=a, steps=1 | .3f") == "0.123"
-    assert results.found(table, "few.csv | value | name=b | +.1f") == "-1.0"
+    assert results.found(table, "few.csv | value | name=b | +.1f") == "\N{MINUS SIGN}1.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("-0.3", "−0.3"),
+        ("0.1 (-.2 to +3)", "0.1 (−.2 to +3)"),
+        ("2026-11-26", "2026-11-26"),
+        ("1e-05, kodak-2, --steps", "1e-05, kodak-2, --steps"),
+    ],
+)
+def test_only_negative_numbers_get_a_minus_sign(results: ModuleType, text: str, shown: str) -> None:
+    assert results.with_minus(text) == shown
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,18 @@ def test_each_change_changes_what_it_says_and_nothing_else() -> None:
     assert torch.equal(matched.alpha, PARAMETERS.alpha)
     coarse = choices.coarse_alpha(1)(PARAMETERS._replace(alpha=PARAMETERS.alpha * 1.2))
     assert torch.equal(coarse.alpha, PARAMETERS.alpha)
+    assert torch.equal(choices.coarse_beta(2)(PARAMETERS).beta, torch.zeros(1, 4))
+    assert choices.coarse_timestep(32)(PARAMETERS).t == 96
+
+
+@torch.inference_mode()
+def test_steps_of_another_spacing_end_where_they_should() -> None:
+    backbone, t = tiny_backbone(), torch.tensor([100.0])
+    y = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(choices.Respaced(backbone, 1.0).denoise(y, t, 3), backbone.denoise(y, t, 3))
+    squared = backbone.step(y, t, t / 4)
+    squared = backbone.step(squared, t / 4, 0 * t, last=True)
+    assert torch.equal(choices.Respaced(backbone, 2.0).denoise(y, t, 2), squared)
 
 
 def test_measures_are_read_off_the_curve_and_not_beyond_it() -> None:

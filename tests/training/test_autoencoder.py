@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffusion_codec.backbone import Backbone
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.training.autoencoder import (
     DECODER_LEAD,
@@ -26,6 +27,7 @@ from diffusion_codec.training.autoencoder import (
 from diffusion_codec.training.export import load_autoencoder
 from diffusion_codec.training.loop import train
 from diffusion_codec.training.photos import PhotoCrops
+from tests.tiny import tiny_backbone
 
 THEIRS = (1, 2, 1, 2), (2, 1, 2, 1)
 
@@ -45,7 +47,7 @@ def photos() -> list[Tensor]:
     return [torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8, generator=generator) for _ in range(3)]
 
 
-def recipe(**changes: Any) -> AutoencoderRecipe:
+def recipe(denoiser: Backbone | None = None, **changes: Any) -> AutoencoderRecipe:
     settings = {
         "steps": 6,
         "batch_size": 2,
@@ -59,7 +61,8 @@ def recipe(**changes: Any) -> AutoencoderRecipe:
         "checkpoint_every": 2,
         "log_every": 1,
     }
-    return AutoencoderRecipe(AutoencoderConfig.model_validate(settings | changes), photos(), teacher())
+    config = AutoencoderConfig.model_validate(settings | changes)
+    return AutoencoderRecipe(config, photos(), teacher(), denoiser=denoiser)
 
 
 @pytest.mark.parametrize("blocks", [(1, 3, 3, 3), (0, 2, 3, 4), (3, 0, 1, 2)])
@@ -141,6 +144,28 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
 def test_features_of_another_width_cannot_be_distilled() -> None:
     with pytest.raises(BadInputError, match="width 16"):
         recipe(width=16)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_the_decoder_s_loss_reaches_the_encoder_only_where_asked(follows: bool) -> None:
+    made = recipe(distil_until_step=0, encoder_follows=follows)
+    losses = made.losses(0, torch.Generator().manual_seed(0))
+    gradients = torch.autograd.grad(losses["l1"], list(made.model.encoder.parameters()), allow_unused=True)
+    assert any(g is not None and g.any() for g in gradients) is follows
+
+
+def test_denoised_latents_need_a_denoiser() -> None:
+    with pytest.raises(BadInputError, match="name the backbone"):
+        recipe(denoised_below=300)
+
+
+def test_the_decoder_sees_half_of_the_latents_noised_and_denoised() -> None:
+    made = recipe(denoiser=tiny_backbone(), denoised_below=300)
+    y = torch.randn(64, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    seen = made._noised_and_denoised(y, torch.Generator().manual_seed(2))
+    changed = (seen != y).flatten(1).any(1)
+    assert 16 < changed.sum() < 48
+    assert torch.equal(seen, made._noised_and_denoised(y, torch.Generator().manual_seed(2)))
 
 
 def test_crops_are_parts_of_photographs_mirrored_or_not() -> None:

@@ -6,8 +6,9 @@ the measures are compared at equal rates, read off each choice's own curve.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,25 @@ class Choice:
     change: Change | None = None
     steps: int = DEFAULT_STEPS
     dither_seed: int | None = None
+    spacing: float = 1.0
+
+
+class Respaced:
+    """A backbone whose DDIM steps end at t (1 - i / steps)^power: closer together towards t = 0 for a power above 1."""
+
+    def __init__(self, backbone: Backbone, power: float):
+        self.backbone, self.power = backbone, power
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backbone, name)
+
+    def denoise(self, y_hat: Tensor, t: Tensor, steps: int) -> Tensor:
+        """As :meth:`Backbone.denoise`."""
+        ends = [t * (1 - i / steps) ** self.power for i in range(steps + 1)]
+        y = y_hat
+        for i, (now, then) in enumerate(pairwise(ends), 1):
+            y = self.backbone.step(y, now, then, last=i == steps)
+        return y
 
 
 class Changed(nn.Module):
@@ -81,6 +101,24 @@ def coarse_alpha(per_octave: int) -> Change:
     return change
 
 
+def coarse_beta(per_step: int) -> Change:
+    """beta stored in ``per_step`` levels a quantisation step instead of 256."""
+
+    def change(p: Parameters) -> Parameters:
+        return p._replace(beta=(p.beta * per_step).round() / per_step)
+
+    return change
+
+
+def coarse_timestep(apart: int) -> Change:
+    """t stored as a multiple of ``apart`` instead of 1."""
+
+    def change(p: Parameters) -> Parameters:
+        return p._replace(t=(p.t / apart).round().clamp(1, 999 // apart) * apart)
+
+    return change
+
+
 CHOICES = (
     Choice("base", "independent"),
     Choice("gamma", "one alpha for all channels", change=shared_alpha),
@@ -94,8 +132,12 @@ CHOICES = (
     Choice("steps", "2", steps=2),
     Choice("steps", "5", steps=5),
     Choice("steps", "10", steps=10),
+    Choice("steps", "3, the last ones shorter", spacing=2.0),
+    Choice("steps", "3, the first ones shorter", spacing=0.5),
     Choice("side information", "alpha in 4 steps an octave", change=coarse_alpha(4)),
     Choice("side information", "alpha in whole octaves", change=coarse_alpha(1)),
+    Choice("side information", "beta in 16 levels a step", change=coarse_beta(16)),
+    Choice("side information", "t in multiples of 32", change=coarse_timestep(32)),
     Choice("variant", "paper-2024", weights="paper-2024"),
     Choice("variant", "paper-2025", weights="paper-2025"),
 )
@@ -108,6 +150,8 @@ def measure(
     codec = Codec(backbone, weights)
     if choice.change is not None:
         codec.p_phi = Changed(codec.p_phi, choice.change)  # type: ignore[assignment]
+    if choice.spacing != 1:
+        codec.backbone = Respaced(backbone, choice.spacing)  # type: ignore[assignment]
     rows = []
     for item in pictures:
         pixels = item.pixels()

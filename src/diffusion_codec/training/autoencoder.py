@@ -2,7 +2,7 @@
 
 The encoder learns the teacher's latents (so that ``mini`` and Stable Diffusion speak one latent space); the decoder
 learns to bring the photograph back from the encoder's latents, for fidelity (L1) and perception (LPIPS). The decoder's
-loss does not reach the encoder: it would pull the latents away from Stable Diffusion's.
+loss does not reach the encoder, unless asked for: it pulls the latents away from Stable Diffusion's.
 
 The first ``distil_until_step`` steps train every residual block by itself: it gets the teacher's features and learns
 what the teacher makes of them (FitNets, Romero et al., ICLR 2015, block by block). Problems three convolutions deep
@@ -15,8 +15,10 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from diffusion_codec.backbone import Backbone
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.metrics.trunks import Net
@@ -37,7 +39,10 @@ class AutoencoderConfig(LoopConfig):
     ``own_latents``, from those of the encoder the run was started with. ``teacher_weight`` asks for the teacher's
     picture too (L1): its decoder was trained against a discriminator, and ours learns that sharpness from it.
     ``adversarial_weight`` asks for a discriminator of our own; the gradient it sends into the decoded picture is as
-    long as that of an L1 loss of this weight.
+    long as that of an L1 loss of this weight. ``denoised_below`` shows the decoder, in half of its pictures, what a
+    denoiser leaves of latents with Gaussian noise at a timestep below this one, after ``denoising_steps`` DDIM steps:
+    latents as the reverse process ends with, which no encoder makes. ``encoder_follows`` lets the decoder's losses
+    reach the encoder, which ``latent_weight`` then holds to the teacher's latents.
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
@@ -46,11 +51,15 @@ class AutoencoderConfig(LoopConfig):
     decoder_blocks: Blocks = (3, 3, 3, 1)
     crop: int = 128
     distil_until_step: int = 0
+    latent_weight: float = 1.0
+    encoder_follows: bool = False
     perceptual_weight: float = 0.2
     perceptual_net: Net = "squeeze"
     teacher_weight: float = 0.0
     adversarial_weight: float = 0.0
     latent_noise: float = 0.0
+    denoised_below: int = Field(0, ge=0, le=1000)
+    denoising_steps: PositiveInt = 3
     own_latents: bool = False
 
 
@@ -83,9 +92,16 @@ class AutoencoderRecipe:
     """Latent distillation for the encoder, reconstruction for the decoder, in one step."""
 
     def __init__(
-        self, config: AutoencoderConfig, photos: list[Tensor], teacher: AutoencoderTiny, device: str = "cpu"
+        self,
+        config: AutoencoderConfig,
+        photos: list[Tensor],
+        teacher: AutoencoderTiny,
+        device: str = "cpu",
+        denoiser: Backbone | None = None,
     ):
-        self.config, self.device = config, device
+        self.config, self.device, self.denoiser = config, device, denoiser
+        if config.denoised_below and denoiser is None:
+            raise BadInputError("denoised_below needs a denoiser; name the backbone that has one")
         torch.manual_seed(config.seed)
         self.model: Any = build_autoencoder(config).to(device, memory_format=torch.channels_last)
         self.teacher: Any = teacher.to(device, memory_format=torch.channels_last)
@@ -138,13 +154,14 @@ class AutoencoderRecipe:
         if "encoder" in self.config.halves:
             ours = self.model.encoder(x).float()
             terms["latent_mse"] = F.mse_loss(ours, y)
-            y = ours.detach()
+            y = ours if self.config.encoder_follows else ours.detach()
         elif self.config.own_latents:
             with torch.no_grad():
                 y = self.model.encoder(x).float()
         if "decoder" in self.config.halves:
             terms |= self._reconstruction(x, y, y_teacher, generator)
         weights = {
+            "latent_mse": self.config.latent_weight,
             "perceptual": self.config.perceptual_weight,
             "teacher_l1": self.config.teacher_weight,
             "adversarial": self.config.adversarial_weight,
@@ -158,7 +175,10 @@ class AutoencoderRecipe:
         config = self.config
         noise = torch.randn(y.shape, generator=generator) * config.latent_noise
         noise = noise * torch.rand(len(y), 1, 1, 1, generator=generator)
-        decoded = self.model.decoder(y + noise.to(self.device)).float()
+        y = y + noise.to(self.device)
+        if config.denoised_below:
+            y = self._noised_and_denoised(y, generator)
+        decoded = self.model.decoder(y).float()
         terms = {"l1": F.l1_loss(decoded, x)}
         if config.teacher_weight:
             with torch.no_grad():
@@ -169,6 +189,18 @@ class AutoencoderRecipe:
         if config.adversarial_weight:
             terms |= adversarial_losses(self.model.discriminator, decoded, x)
         return terms
+
+    def _noised_and_denoised(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents (N, 4, H/8, W/8), half of them, drawn by lot, after noise and the reverse process."""
+        assert self.denoiser is not None
+        count = len(y)
+        drawn = torch.rand(count, generator=generator) < 0.5
+        t = torch.rand(count, generator=generator).to(self.device) * self.config.denoised_below
+        noise = torch.randn(y.shape, generator=generator).to(self.device)
+        sigma = self.denoiser.schedule.sigma_at(t)[:, None, None, None]
+        with torch.no_grad():
+            denoised = self.denoiser.denoise(y + sigma * noise, t, self.config.denoising_steps)
+        return torch.where(drawn.to(self.device)[:, None, None, None], denoised, y)
 
 
 def adversarial_losses(discriminator: nn.Module, decoded: Tensor, x: Tensor) -> dict[str, Tensor]:

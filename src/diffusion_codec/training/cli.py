@@ -110,11 +110,16 @@ def autoencoder(
         list[Path] | None,
         typer.Option(help="Runs whose weights to start from; of two, the later one counts."),
     ] = None,
+    denoiser: Annotated[
+        str | None,
+        typer.Option(help="Backbone whose denoiser makes latents for the decoder (denoised_below)."),
+    ] = None,
 ) -> None:
     """Encoder by latent distillation, decoder by reconstruction."""
     settings, device = parallel.own(read_config("autoencoder", config, AutoencoderConfig), device)
     pixels = _photos(photos, settings.photos_limit)
-    recipe = AutoencoderRecipe(settings, pixels, _teacher(teacher), device)
+    cleaner = None if denoiser is None else Backbone.from_pretrained(denoiser, device)
+    recipe = AutoencoderRecipe(settings, pixels, _teacher(teacher), device, cleaner)
     if start_from:
         # what those runs lack, a discriminator or a block more, starts anew
         recipe.model.load_state_dict(load_autoencoder(start_from).state_dict(), strict=False)
