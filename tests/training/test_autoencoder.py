@@ -133,10 +133,12 @@ def test_two_runs_of_a_half_each_make_an_autoencoder(tmp_path: Path) -> None:
             assert torch.equal(model.state_dict()[name], value)
 
 
-def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    whole = train(recipe(), tmp_path / "whole")
-    train(recipe(), tmp_path / "parts", stop_after=3)
-    parts = train(recipe(), tmp_path / "parts")
+@pytest.mark.parametrize("optimizer", ["adamw", "soap"])
+def test_resumed_equals_uninterrupted(optimizer: str, tmp_path: Path) -> None:
+    settings = {"optimizer": optimizer, "steps": 14}  # past a change of SOAP's basis, every tenth step
+    whole = train(recipe(**settings), tmp_path / "whole")
+    train(recipe(**settings), tmp_path / "parts", stop_after=3)
+    parts = train(recipe(**settings), tmp_path / "parts")
     for name, value in whole.parameters.items():
         assert torch.equal(value, parts.parameters[name]), name
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
@@ -30,7 +30,11 @@ ALONE = Share()
 
 
 class LoopConfig(BaseModel):
-    """What every recipe needs to know; unknown keys are errors."""
+    """What every recipe needs to know; unknown keys are errors.
+
+    ``optimizer``: SOAP is AdamW in the eigenbasis of Shampoo's preconditioner (Vyas et al., 2024). On targets without
+    noise, such as a teacher's features, it needs about a third of AdamW's steps, each a sixth longer.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,6 +46,7 @@ class LoopConfig(BaseModel):
     gradient_clip: PositiveFloat = 1.0
     ema_decay: float = Field(0.999, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: Literal["adamw", "soap"] = "adamw"
     seed: int = 0
     photos_limit: int | None = None
     log_every: PositiveInt = 20
@@ -84,6 +89,44 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> 
     return torch.Generator(device).manual_seed((seed << 32) + step)
 
 
+def build_optimizer(config: LoopConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The configured optimiser at its first step."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    from pytorch_optimizer import SOAP
+
+    return cast(torch.optim.Optimizer, SOAP(parameters, lr=config.learning_rate, weight_decay=1e-4))
+
+
+def packed(key: str, value: Any) -> dict[str, Tensor]:
+    """An entry of an optimiser's state (tensor, number, or list of tensors, some of them empty lists) as tensors."""
+    if isinstance(value, list):
+        return {f"{key}/{i}": torch.as_tensor(part).contiguous() for i, part in enumerate(value)}
+    if isinstance(value, float):
+        return {f"{key}/number": torch.tensor(value, dtype=torch.float64)}
+    return {key if isinstance(value, Tensor) else f"{key}/number": torch.as_tensor(value)}
+
+
+def unpacked(tensors: dict[str, Tensor], parameter: Tensor) -> dict[str, Any]:
+    """The state of ``parameter`` that :func:`packed` made tensors of; AdamW's step counter stays on the CPU.
+
+    Averages lie in memory as the parameter does: sums over them are then added up in the same order as without a stop.
+    """
+    state: dict[str, Any] = {}
+    for name in sorted(tensors):
+        key, _, part = name.partition("/")
+        tensor = tensors[name].to("cpu" if key == "step" else parameter.device)
+        if tensor.shape == parameter.shape:
+            tensor = torch.empty_like(parameter).copy_(tensor)
+        if part == "number":
+            state[key] = tensor.item()
+        elif part:
+            state.setdefault(key, []).append(tensor)
+        else:
+            state[key] = tensor
+    return state
+
+
 class TrainingState:
     """Model, its moving average and the optimiser, saved and read as one safetensors file."""
 
@@ -93,9 +136,7 @@ class TrainingState:
         self.step = 0
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.ema = {n: p.detach().clone() for n, p in self.parameters.items()}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        self.optimizer = build_optimizer(config, list(self.parameters.values()))
 
     def update(self, loss: Tensor, share: Share = ALONE) -> None:
         """One optimiser step, by the gradients of all processes, and one step of the moving average."""
@@ -106,6 +147,8 @@ class TrainingState:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config)
         self.optimizer.step()
+        if self.config.optimizer == "soap":
+            self._settle()
         self.step += 1
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         names = list(self.ema)
@@ -113,13 +156,19 @@ class TrainingState:
             [self.ema[n] for n in names], [self.parameters[n].detach() for n in names], 1 - decay
         )
 
+    def _settle(self) -> None:
+        """Lay the optimiser's tensors out in memory as after a stop, so that products of matrices round alike."""
+        for parameter, state in self.optimizer.state.items():
+            tensors = {k: v for key, value in state.items() for k, v in packed(key, value).items()}
+            self.optimizer.state[parameter] = unpacked(tensors, parameter)
+
     def save(self, path: Path) -> None:
         """Write the state under its final name only when it is whole."""
         tensors = {f"model.{n}": p.detach() for n, p in self.parameters.items()}
         tensors |= {f"ema.{n}": p for n, p in self.ema.items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{key}.{name}"] = value
+                tensors |= {f"optimizer.{k}.{name}": v for k, v in packed(key, value).items()}
         part = path.with_suffix(".part")
         try:
             save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"step": str(self.step)})
@@ -134,18 +183,20 @@ class TrainingState:
         """Continue from a file :meth:`save` wrote for the same model."""
         with safe_open(path, "pt") as file, torch.no_grad():
             self.step = int(file.metadata()["step"])
-            stored = set(file.keys())
+            stored: dict[str, dict[str, Tensor]] = {}
+            for key in file.keys():  # noqa: SIM118
+                if key.startswith("optimizer."):
+                    _, part, name = key.split(".", 2)
+                    stored.setdefault(name, {})[part] = file.get_tensor(key)
             for name, parameter in self.parameters.items():
                 parameter.copy_(file.get_tensor(f"model.{name}"))
                 self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
                 # a parameter that no stage has trained yet has no optimiser state
-                if f"optimizer.step.{name}" in stored:
-                    self.optimizer.state[parameter] = {
-                        key: file.get_tensor(f"optimizer.{key}.{name}").to(
-                            "cpu" if key == "step" else parameter.device
-                        )
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
+                if name in stored:
+                    self.optimizer.state[parameter] = unpacked(stored[name], parameter)
+        if self.config.optimizer == "soap":
+            for group in self.optimizer.param_groups:
+                group["step"] = self.step
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:
