@@ -28,7 +28,7 @@ from diffusion_codec.evaluation.codecs import DiffusionCodec, Pixels, RateCodec
 from diffusion_codec.evaluation.records import environment
 from diffusion_codec.files import write_atomically
 
-RATES = (0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+RATES = (0.04, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 HIGHER_RATES = (0.8, 1.6)
 """Beyond what this codec can spend, for the others only: from where on do they keep everything?"""
 

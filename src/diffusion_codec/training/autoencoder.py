@@ -29,6 +29,8 @@ Blocks = tuple[int, int, int, int]
 Cut = tuple[int, int]
 ENCODER_LEAD, DECODER_LEAD = 1, 2
 """Layers before the blocks of each stage."""
+FAINT = 1e-3
+"""Of the mean over channels: a channel's mean square below which it counts less."""
 
 
 class AutoencoderConfig(LoopConfig):
@@ -252,11 +254,17 @@ def cuts(ours: Blocks, theirs: Blocks, lead: int) -> list[Cut]:
 
 
 def block_errors(ours: nn.Sequential, theirs: nn.Sequential, cuts: list[Cut], x: Tensor) -> Tensor:
-    """Relative squared error of each of our segments on the teacher's features, (segments,)."""
+    """Squared error of each of our segments on the teacher's features, (segments,); 1 for features of zeros.
+
+    Each channel counts by its own mean square: the teacher has channels of small values that matter to what follows.
+    """
     errors = []
     for (a, c), (b, d) in pairwise([(0, 0), *cuts]):
         with torch.no_grad():
             target = theirs[c:d](x)
-        errors.append(F.mse_loss(ours[a:b](x).float(), target.float()) / target.float().square().mean())
+        wanted = target.float()
+        power = wanted.square().mean((0, 2, 3))
+        error = (ours[a:b](x).float() - wanted).square().mean((0, 2, 3))
+        errors.append((error / (power + FAINT * power.mean())).mean())
         x = target
     return torch.stack(errors)
