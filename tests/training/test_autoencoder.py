@@ -114,6 +114,19 @@ def test_distillation_lowers_every_block_s_error(tmp_path: Path) -> None:
     assert (errors() < before).all()
 
 
+def test_a_channel_that_is_zero_everywhere_learns_again(tmp_path: Path) -> None:
+    made = recipe(halves=("encoder",), steps=60, distil_until_step=60, warmup_steps=5, learning_rate=1e-2)
+    last = made.model.encoder.layers[2].conv[4]
+    with torch.no_grad():
+        last.bias.fill_(-2.0)
+    train(made, tmp_path)
+    x = made.crops.draw(2, torch.Generator().manual_seed(9)).add(1).div(2)
+    made.leaking = False
+    with torch.no_grad():
+        alive = made.model.encoder.layers[:3](x).amax((0, 2, 3)) > 0
+    assert alive.any()
+
+
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_only_the_named_half_is_trained(half: str, tmp_path: Path) -> None:
     made = recipe(halves=(half,))

@@ -31,6 +31,8 @@ ENCODER_LEAD, DECODER_LEAD = 1, 2
 """Layers before the blocks of each stage."""
 FAINT = 1e-3
 """Of the mean over channels: a channel's mean square below which it counts less."""
+LEAK = 0.01
+"""Slope of our rectifiers below zero while blocks are distilled: a channel that is zero everywhere learns nothing."""
 
 
 class AutoencoderConfig(LoopConfig):
@@ -117,6 +119,10 @@ class AutoencoderRecipe:
         theirs = tuple(teacher.config.num_encoder_blocks), tuple(teacher.config.num_decoder_blocks)
         self.encoder_cuts = cuts(config.encoder_blocks, theirs[0], ENCODER_LEAD)
         self.decoder_cuts = cuts(config.decoder_blocks, theirs[1], DECODER_LEAD)
+        self.leaking = False
+        for module in self.model.modules():
+            if isinstance(module, nn.ReLU):
+                module.register_forward_hook(self._leak)
         if config.distil_until_step and config.width != teacher.config.encoder_block_out_channels[0]:
             raise BadInputError(
                 f"width {config.width}: features are distilled at the teacher's width, "
@@ -127,9 +133,11 @@ class AutoencoderRecipe:
         """Single blocks at first, whole halves later; see :class:`diffusion_codec.training.loop.Recipe`."""
         x = self.crops.draw(self.config.batch_size, generator)
         x = x.to(self.device, memory_format=torch.channels_last)
-        if step < self.config.distil_until_step:
-            return self._distil(x)
-        return self._join(x, generator)
+        self.leaking = step < self.config.distil_until_step
+        return self._distil(x) if self.leaking else self._join(x, generator)
+
+    def _leak(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        return F.leaky_relu(inputs[0], LEAK) if self.leaking else None
 
     def _distil(self, x: Tensor) -> dict[str, Tensor]:
         """Every block on the teacher's features; errors relative to the features' mean square."""
