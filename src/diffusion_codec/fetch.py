@@ -154,8 +154,8 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise MissingDataError(
-            f"the data manifest is not at {path}; data sets are known only to a clone of the repository: "
-            "clone it and install with pip install -e '.[evaluation]'"
+            f"the data manifest is not at {path}: install the package anew, or clone the repository and install with "
+            "pip install -e '.[evaluation]'"
         ) from error
     except (ValidationError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from error
@@ -461,8 +461,9 @@ def cache_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def manifest() -> Manifest:
-    """The project's manifest, `data/manifest.toml`."""
-    return read_manifest(repository_root() / "data" / "manifest.toml")
+    """The project's manifest: `data/manifest.toml` of the clone, or the copy that a wheel carries."""
+    packaged = Path(__file__).with_name("manifest.toml")
+    return read_manifest(packaged if packaged.is_file() else repository_root() / "data" / "manifest.toml")
 
 
 def store() -> Store:

@@ -60,7 +60,7 @@ def embedded_folder(name: str) -> Path:
     """
     folder = Path(str(resources.files("diffusion_codec"))) / "weights" / name
     if name not in EMBEDDED or not folder.is_dir():
-        others = ", ".join(known()) or "none without a clone of the repository"
+        others = ", ".join(known())
         raise MissingDataError(
             f"no embedded backbone {name!r}; embedded: {', '.join(EMBEDDED)}; to be fetched: {others}; or name a "
             "folder, or owner/name of the hub"
@@ -69,12 +69,8 @@ def embedded_folder(name: str) -> Path:
 
 
 def known() -> dict[str, Entry]:
-    """Backbones of the manifest by name; none where the package is not installed from a clone."""
-    try:
-        entries = fetch.manifest().entries
-    except MissingDataError:
-        return {}
-    return {name: entry for name, entry in entries.items() if entry.kind == "backbone"}
+    """Backbones of the manifest by name."""
+    return {name: entry for name, entry in fetch.manifest().entries.items() if entry.kind == "backbone"}
 
 
 def find(
