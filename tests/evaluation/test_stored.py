@@ -81,6 +81,21 @@ def test_every_photograph_was_measured_at_every_rate_by_every_codec():
     assert missing == []
 
 
+def test_costly_metrics_are_there_for_all_their_photographs_or_their_figure_is_empty():
+    results, made = records.read(STORED), study.standard("kodak")[2]
+    there = {(r.codec, r.target_bpp, r.metric, r.image) for r in results.records if r.value is not None}
+    images = sorted({record.image for record in results.records})[: made.images]
+    missing = [
+        point
+        for codec in codecs.get(made.codecs)
+        for rate in (made.bitrates if codec.has_rate else (None,))
+        for metric in made.metrics
+        for image in images
+        if (point := (codec.name, rate, metric, image)) not in there
+    ]
+    assert missing == [], "run `make results` and commit data/results/"
+
+
 def test_rates_are_bytes_and_bytes_are_ledgers():
     for record in records.read(STORED).records:
         if record.bytes is not None:
