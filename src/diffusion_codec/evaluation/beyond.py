@@ -15,7 +15,7 @@ QUESTIONS: Mapping[str, str] = {
     "t": "the timestep",
     "quantisation": "the rounding",
     "steps": "denoising steps",
-    "side information": "precision of α in the file",
+    "side information": "precision in the file",
     "variant": "all of it, trained",
 }
 """Questions of the table in the order of the figure, as people say them."""

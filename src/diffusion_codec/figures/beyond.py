@@ -29,7 +29,7 @@ def choices(table: pd.DataFrame, questions: Mapping[str, str]) -> Figure:
             y += 1
             ticks.append(y)
             labels.append(
-                f"{row.choice} step" + "s" * (row.choice != "1") if question == "steps" else row.choice
+                f"{row.choice} step" + "s" * (row.choice != "1") if str(row.choice).isdigit() else row.choice
             )
             for axis, column in zip(axes[0], ("d_psnr", "d_lpips-alex"), strict=True):
                 axis.plot([0, row[column]], [y, y], color=colour, lw=1.2)
@@ -41,6 +41,6 @@ def choices(table: pd.DataFrame, questions: Mapping[str, str]) -> Figure:
         axis.axvline(0, color=COLOURS["grey"], lw=1.2)
         axis.set_xlabel(label)
         axis.grid(visible=False, axis="y")
-    axes[0, 0].set_yticks(ticks, [label.replace("no denoising steps", "no denoising") for label in labels])
+    axes[0, 0].set_yticks(ticks, labels)
     axes[0, 0].set_ylim(y - 0.6, -0.9)
     return figure
