@@ -3,30 +3,39 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BUILD = "from setuptools import build_meta; print(build_meta.build_wheel({!r}))"
+BUILD = "from setuptools import build_meta; print(build_meta.build_{}({!r}))"
 ASK = "from diffusion_codec import fetch; print(fetch.__file__, *fetch.manifest().entries)"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The contents of a wheel, built from a copy of the sources."""
+    """The contents of a wheel, built from the archive of sources as `python -m build` does."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    (source / "data").mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "data/manifest.toml"):
-        shutil.copyfile(ROOT / name, source / name)
-    command = [sys.executable, "-c", BUILD.format(str(folder))]
-    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=True)
-    with zipfile.ZipFile(folder / built.stdout.split()[-1]) as wheel:
+    clone = folder / "clone"
+    shutil.copytree(ROOT / "src", clone / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    (clone / "data").mkdir()
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "data/manifest.toml"):
+        shutil.copyfile(ROOT / name, clone / name)
+    with tarfile.open(built(clone, "sdist")) as sources:
+        sources.extractall(folder, filter="data")
+    (unpacked,) = folder.glob("diffusion_codec-*/")
+    with zipfile.ZipFile(built(unpacked, "wheel")) as wheel:
         wheel.extractall(folder / "installed")
     return folder / "installed"
+
+
+def built(source: Path, what: str) -> Path:
+    """A sdist or wheel, made in `source`."""
+    command = [sys.executable, "-c", BUILD.format(what, str(source))]
+    made = subprocess.run(command, cwd=source, capture_output=True, text=True, check=True)
+    return source / made.stdout.split()[-1]
 
 
 def test_a_wheel_knows_models_and_data_sets(installed: Path) -> None:

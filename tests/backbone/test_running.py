@@ -148,7 +148,7 @@ def test_tiles_bound_what_the_networks_see(backbone: Backbone, monkeypatch: pyte
 
 
 def test_the_largest_tile_fits_eight_gigabytes_beside_the_weights() -> None:
-    """In float32; a tile's decoding took 3100 bytes a pixel, of 384 and of 768 pixels a side."""
+    """In float32, reckoned: weights, and a tile at the bytes a pixel that tiles are made by."""
     for shape in ("stable-diffusion-1", "stable-diffusion-2"):
         with torch.device("meta"):
             networks = UNet2DConditionModel(**SHAPES[shape].unet), AutoencoderKL(**SHAPES[shape].vae)

@@ -161,14 +161,6 @@ def test_features_of_another_width_cannot_be_distilled() -> None:
         recipe(width=16)
 
 
-@pytest.mark.parametrize("follows", [False, True])
-def test_the_decoder_s_loss_reaches_the_encoder_only_where_asked(follows: bool) -> None:
-    made = recipe(distil_until_step=0, encoder_follows=follows)
-    losses = made.losses(0, torch.Generator().manual_seed(0))
-    gradients = torch.autograd.grad(losses["l1"], list(made.model.encoder.parameters()), allow_unused=True)
-    assert any(g is not None and g.any() for g in gradients) is follows
-
-
 def test_denoised_latents_need_a_denoiser() -> None:
     with pytest.raises(BadInputError, match="name the backbone"):
         recipe(denoised_below=300)

@@ -2,7 +2,7 @@
 
 The encoder learns the teacher's latents (so that ``mini`` and Stable Diffusion speak one latent space); the decoder
 learns to bring the photograph back from the encoder's latents, for fidelity (L1) and perception (LPIPS). The decoder's
-loss does not reach the encoder, unless asked for: it pulls the latents away from Stable Diffusion's.
+loss does not reach the encoder: it would pull the latents away from Stable Diffusion's.
 
 The first ``distil_until_step`` steps train every residual block by itself: it gets the teacher's features and learns
 what the teacher makes of them (FitNets, Romero et al., ICLR 2015, block by block). Problems three convolutions deep
@@ -45,8 +45,7 @@ class AutoencoderConfig(LoopConfig):
     ``adversarial_weight`` asks for a discriminator of our own; the gradient it sends into the decoded picture is as
     long as that of an L1 loss of this weight. ``denoised_below`` shows the decoder, in half of its pictures, what a
     denoiser leaves of latents with Gaussian noise at a timestep below this one, after ``denoising_steps`` DDIM steps:
-    latents as the reverse process ends with, which no encoder makes. ``encoder_follows`` lets the decoder's losses
-    reach the encoder, which ``latent_weight`` then holds to the teacher's latents.
+    latents as the reverse process ends with, which no encoder makes.
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
@@ -55,8 +54,6 @@ class AutoencoderConfig(LoopConfig):
     decoder_blocks: Blocks = (3, 3, 3, 1)
     crop: int = 128
     distil_until_step: int = 0
-    latent_weight: float = 1.0
-    encoder_follows: bool = False
     perceptual_weight: float = 0.2
     perceptual_net: Net = "squeeze"
     teacher_weight: float = 0.0
@@ -164,14 +161,13 @@ class AutoencoderRecipe:
         if "encoder" in self.config.halves:
             ours = self.model.encoder(x).float()
             terms["latent_mse"] = F.mse_loss(ours, y)
-            y = ours if self.config.encoder_follows else ours.detach()
+            y = ours.detach()
         elif self.config.own_latents:
             with torch.no_grad():
                 y = self.model.encoder(x).float()
         if "decoder" in self.config.halves:
             terms |= self._reconstruction(x, y, y_teacher, generator)
         weights = {
-            "latent_mse": self.config.latent_weight,
             "perceptual": self.config.perceptual_weight,
             "teacher_l1": self.config.teacher_weight,
             "adversarial": self.config.adversarial_weight,

@@ -32,8 +32,8 @@ ALONE = Share()
 class LoopConfig(BaseModel):
     """What every recipe needs to know; unknown keys are errors.
 
-    ``optimizer``: SOAP is AdamW in the eigenbasis of Shampoo's preconditioner (Vyas et al., 2024). On targets without
-    noise, such as a teacher's features, it needs about a third of AdamW's steps, each a sixth longer.
+    ``optimizer``: SOAP is AdamW in the eigenbasis of Shampoo's preconditioner (Vyas et al., 2024). It learns a
+    teacher's features in fewer steps: data/results/training/optimizers.csv.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
