@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from diffusion_codec import codec_weights, fetch
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.training.cli import app
 from diffusion_codec.training.latents import load_taesd
 
@@ -49,11 +50,24 @@ def test_a_new_backbone_and_its_codec_from_photographs(photos: Path, teacher: Pa
 
     data = ("--septuplets", "vimeo90k-septuplet-48", "--backbone", tmp_path / "backbone")
     run("codec", *common, *data, "--frames", 1, "--out", tmp_path / "codec")
-    run("export-codec-weights", "--run", tmp_path / "codec", "--out", tmp_path / "codec.safetensors")
-    codec = Codec(backbone, codec_weights.load(tmp_path / "codec.safetensors"))
+    weights = tmp_path / "weights"
+    run("export-codec-weights", "--run", tmp_path / "codec", "--out", weights / "new.safetensors")
+    codec = Codec(backbone, codec_weights.load(weights / "new.safetensors"))
     pixels = np.asarray(Image.open(photos / "0.png"))
     compressed = codec.compress(pixels)
     assert codec.decompress(compressed.data).symbols_sha256 == compressed.symbols_sha256
+
+    run("codec-card", weights, "--run", f"new={tmp_path / 'codec'}", "--note", "Two steps.")
+    told = (weights / "README.md").read_text()
+    assert codec.weights.fingerprint.hex() in told
+    assert "| `new`, codec | 4 |" in told
+    with pytest.raises(BadInputError, match="expected WEIGHTS=FOLDER"):
+        run("codec-card", weights, "--run", "new")
+    with pytest.raises(BadInputError, match="runs were named for old"):
+        run("codec-card", weights, "--run", f"old={tmp_path / 'codec'}")
+    card = ("--dataset", "sample", "--limit", 1)
+    run("card", tmp_path / "backbone", "--hardware", "this machine", *card)
+    assert "## Measured on sample[:1] (1 images)" in (tmp_path / "backbone" / "README.md").read_text()
 
 
 def test_septuplets_alone_as_the_paper_trains(tmp_path: Path) -> None:

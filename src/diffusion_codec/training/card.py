@@ -1,6 +1,7 @@
-"""The model card of a backbone: how it was trained, and what its weights measure on Kodak."""
+"""Model cards: how a backbone and the codec's weights were trained, and what the backbone measures on Kodak."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_codec import metrics
+from diffusion_codec import codec_weights, metrics
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets import ImageDataset
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.quantization import matched_step
 
 TIMESTEPS = (20, 50, 100, 200, 300, 400)
@@ -78,6 +80,20 @@ def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list
     return table
 
 
+def _training_table(history: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Part -> :func:`diffusion_codec.training.export.run_history`, as lines of Markdown."""
+    lines = [
+        "| part | steps | batch | crop | hours of computing | last losses |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part, run in history.items():
+        config, losses = run["config"], ", ".join(f"{k} {v:.4f}" for k, v in run["losses"].items())
+        lines.append(
+            f"| {part} | {run['steps']} | {config['batch_size']} | {config['crop']} px | {run['hours']} | {losses} |"
+        )
+    return lines
+
+
 def model_card(
     folder: Path,
     trip: RoundTrip,
@@ -102,14 +118,8 @@ def model_card(
         "`data/manifest.toml`), collected from BSDS500, COCO train, ImageNet, Sun-Hays and Urban100, for research use;",
         "none of them is in an evaluation set (a test compares exact hashes and small copies).",
         "",
-        "| part | steps | batch | crop | hours of computing | last losses |",
-        "|---|---|---|---|---|---|",
+        *_training_table(history),
     ]
-    for part, run in history.items():
-        config, losses = run["config"], ", ".join(f"{k} {v:.4f}" for k, v in run["losses"].items())
-        lines.append(
-            f"| {part} | {run['steps']} | {config['batch_size']} | {config['crop']} px | {run['hours']} | {losses} |"
-        )
     lines += ["", note] if note else []
     lines += ["", f"## Measured on {dataset.name} ({len(dataset)} images), mean over images", ""]
     lines += [
@@ -130,4 +140,51 @@ def model_card(
     lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(f"{row[name]:.4g}" for name in names) + " |" for row in table]
     lines += ["", "Made by `diffusion-codec train card`.", ""]
+    return "\n".join(lines)
+
+
+def codec_card(folder: Path, history: Mapping[str, Mapping[str, Any]], note: str) -> str:
+    """The card of the codec weights in ``folder`` as Markdown: their forms, and the runs behind each of them.
+
+    Args:
+        history: weights -> run -> :func:`diffusion_codec.training.export.run_history`.
+
+    Raises:
+        BadInputError: ``history`` tells of other weights than those in the folder.
+    """
+    files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    if set(history) != set(files):
+        raise BadInputError(
+            f"weights in {folder}: {', '.join(files)}; runs were named for {', '.join(history)}"
+        )
+    lines = [
+        "# Weights of the codec: parameter estimation and entropy model",
+        "",
+        "They see nothing but latents of Stable Diffusion 1.x and serve every backbone of that latent space.",
+        "Trained by this project with `mini`, frozen, as the backbone. What each form is worth: chapters *Beyond the",
+        "paper* and *Rate and distortion* of the book. Made for photographs; the decoder they serve is generative, and",
+        "what it shows is no evidence.",
+        "",
+        "| weights | fingerprint | kB | t | rounding | entropy model |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, path in files.items():
+        weights = codec_weights.load(path)
+        form = weights.latent_coder.model.config
+        hyperprior = f", hyperprior of {form['hyper_channels']} channels" if form["hyper_channels"] else ""
+        row = (
+            f"`{name}`",
+            weights.fingerprint.hex(),
+            f"{path.stat().st_size / 1000:.0f}",
+            "tied to the step" if weights.variant == "tied" else "free of the step",
+            "dithered" if weights.dithered else "plain",
+            f"context: {form['context']}, {form['kernel']} x {form['kernel']}{hyperprior}",
+        )
+        lines.append(f"| {' | '.join(row)} |")
+    lines += ["", "## Training", ""]
+    lines += _training_table(
+        {f"`{name}`, {run}": h for name, runs in history.items() for run, h in runs.items()}
+    )
+    lines += ["", note] if note else []
+    lines += ["", "Made by `diffusion-codec train codec-card`.", ""]
     return "\n".join(lines)

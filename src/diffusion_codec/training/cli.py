@@ -1,10 +1,11 @@
 """``diffusion-codec train autoencoder | denoiser | codec | export``."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -18,14 +19,15 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.fetch import locate
+from diffusion_codec.files import write_atomically
 from diffusion_codec.training import denoiser_study as denoisers
 from diffusion_codec.training import parallel
 from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
-from diffusion_codec.training.card import denoising, model_card, round_trip
+from diffusion_codec.training.card import codec_card, denoising, model_card, round_trip
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, warm_start
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.entropy_models import VARIANTS, train_variants
-from diffusion_codec.training.export import export_backbone, export_codec, load_autoencoder
+from diffusion_codec.training.export import export_backbone, export_codec, load_autoencoder, run_history
 from diffusion_codec.training.latents import cached_latents, load_taesd
 from diffusion_codec.training.loop import LoopConfig, train
 from diffusion_codec.training.photos import LatentCrops, load_photos
@@ -276,3 +278,24 @@ def card(
     trip = round_trip(backbone, images, load_taesd(locate("taesd").path))
     table = denoising(backbone, images)
     (folder / "README.md").write_text(model_card(folder, trip, table, images, hardware, note))
+
+
+@app.command("codec-card")
+def codec_weights_card(
+    folder: Annotated[Path, typer.Argument(help="Folder of codec weights; the card is its README.md.")],
+    run: Annotated[
+        list[str],
+        typer.Option(help="WEIGHTS=FOLDER: a run behind these weights; once for each run, in order."),
+    ],
+    note: Annotated[str, typer.Option(help="What a reader must know about the training.")] = "",
+) -> None:
+    """Keep how codec weights were trained beside them, and write their model card."""
+    history: dict[str, dict[str, Any]] = {}
+    for named in run:
+        name, _, where = named.partition("=")
+        if not (Path(where) / "losses.csv").is_file():
+            raise BadInputError(f"--run {named}: expected WEIGHTS=FOLDER with the folder of a run")
+        history.setdefault(name, {})[Path(where).name] = run_history(Path(where))
+    told = codec_card(folder, history, note)
+    write_atomically(folder / "training.json", json.dumps(history, indent=1).encode(), force=True)
+    write_atomically(folder / "README.md", told.encode(), force=True)
