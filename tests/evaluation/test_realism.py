@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from diffusion_codec import datasets
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.evaluation.realism import ORIGINAL, Point, table
+from diffusion_codec.evaluation.realism import ORIGINAL, Point, app, table
 
 
 def points(shift: float) -> list[Point]:
@@ -36,3 +38,12 @@ def test_equal_sets_are_near_zero_and_small_sets_refused():
     few = [Point(p.codec, "", "", p.target_bpp, (p.features[0][:1],), (0.1,)) for p in points(0)]
     with pytest.raises(BadInputError, match="need more"):
         table(few, datasets.load("sample"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_refused_before_anything_is_measured(tmp_path):
+    out = tmp_path / "realism.csv"
+    told = CliRunner().invoke(app, ["--dataset", "sample", "--device", "cuda", "--out", str(out)])
+    assert told.exit_code == 1
+    assert "no GPU" in told.output
+    assert not out.exists()

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffusion_codec import datasets, fetch
+from diffusion_codec.backbone.options import checked_device
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation import codecs as rate_codecs
@@ -73,9 +74,10 @@ def measure(
     folder: Path,
     jobs: int,
     progress: Callable[[int, int], None] | None = None,
+    device: str = "cpu",
 ) -> list[Point]:
     """Features of the originals (the first point) and of every codec at every rate, from `folder` where kept."""
-    codecs = {codec.name: codec for codec in rate_codecs.get(names)}
+    codecs = {codec.name: codec for codec in rate_codecs.get(names, device)}
     wanted: list[tuple[str, float | None]] = [(ORIGINAL, None)]
     wanted += [
         (name, rate)
@@ -95,7 +97,7 @@ def measure(
     }
     todo = [item for item in dataset if missing[item.id]]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_picture, item.pixels(), missing[item.id]) for item in todo]
+        running = [pool.submit(_picture, item.pixels(), missing[item.id], device) for item in todo]
         for count, future in enumerate(as_completed(running), 1):
             future.result()
             if progress is not None:
@@ -111,17 +113,17 @@ def measure(
     return points
 
 
-def _picture(pixels: Pixels, wanted: Sequence[tuple[str, float | None, Path]]) -> None:
+def _picture(pixels: Pixels, wanted: Sequence[tuple[str, float | None, Path]], device: str) -> None:
     """Decode one picture by every codec and rate wanted, and keep the features of its patches."""
     torch.set_num_threads(1)
     for name, rate, path in wanted:
         decoded, bpp = pixels, np.nan
         if name != ORIGINAL:
-            coded = rate_codecs.get([name])[0].run(pixels, np.inf if rate is None else rate)
+            coded = rate_codecs.get([name], device)[0].run(pixels, np.inf if rate is None else rate)
             decoded = coded.decoded
             bpp = np.nan if coded.data is None else 8 * len(coded.data) / (pixels.shape[0] * pixels.shape[1])
         part = path.with_suffix(".part.npz")
-        np.savez(part, features=inception.features(realism.patches(decoded)), bpp=bpp)
+        np.savez(part, features=inception.features(realism.patches(decoded), device=device), bpp=bpp)
         part.replace(path)
 
 
@@ -192,12 +194,16 @@ def main(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first images, under a name that says so")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default all cores, on a GPU one")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: data/results/<dataset>_realism.csv")] = None,
 ) -> None:
     """Measure FID and KID of codecs on a data set."""
     console = Console(stderr=True)
     try:
+        checked_device(device)
         images = datasets.load(dataset, limit)
         there, absent = rate_codecs.present(parameters.words(codecs, "codecs"))
         for name in absent:
@@ -211,8 +217,9 @@ def main(
                 there,
                 parameters.numbers(rates, "rates", high=24),
                 fetch.repository_root() / "build" / "realism",
-                jobs or cores(),
+                jobs or (cores() if device == "cpu" else 1),
                 lambda count, total: bar.update(task, completed=count, total=total),
+                device,
             )
         found = table(points, images)
         target.parent.mkdir(parents=True, exist_ok=True)

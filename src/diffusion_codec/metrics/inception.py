@@ -21,9 +21,9 @@ SIDE, WIDTH = 299, 2048
 
 
 @lru_cache(maxsize=1)
-def _network() -> torch.jit.ScriptModule:
+def _network(device: str) -> torch.jit.ScriptModule:
     network: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-        str(fetch.locate(ENTRY).path), map_location="cpu"
+        str(fetch.locate(ENTRY).path), map_location=device
     )
     network.eval()
     return network
@@ -55,12 +55,16 @@ def _prepared(patches: NDArray[np.uint8]) -> Tensor:
     )
 
 
-def features(patches: NDArray[np.uint8], batch: int = 8) -> NDArray[np.float32]:
+def features(patches: NDArray[np.uint8], batch: int = 8, device: str = "cpu") -> NDArray[np.float32]:
     """Pool features: uint8 N x H x W x 3 -> float32 N x 2048. Raises BadInputError, MissingDataError."""
     if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[3] != 3:
         raise BadInputError(
             f"Inception takes patches of uint8 N x H x W x 3, not {patches.dtype} {patches.shape}"
         )
+    network = _network(device)
     with torch.inference_mode():
-        rows = [_network()(_prepared(patches[i : i + batch])).numpy() for i in range(0, len(patches), batch)]
+        rows = [
+            network(_prepared(patches[i : i + batch]).to(device)).cpu().numpy()
+            for i in range(0, len(patches), batch)
+        ]
     return np.concatenate(rows) if rows else np.empty((0, WIDTH), np.float32)
