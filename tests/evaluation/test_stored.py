@@ -3,6 +3,7 @@
 import ast
 import json
 
+import pytest
 import yaml
 
 from diffusion_codec.book.paths import repository_root
@@ -49,8 +50,9 @@ def test_what_make_results_measures_is_what_the_book_shows():
         assert set(shown.metrics) <= set(made.metrics)
 
 
-def test_stored_results_are_those_of_the_shipped_weights():
-    results = records.read(STORED)
+@pytest.mark.parametrize("dataset", ["kodak", "coco-val2017-128"])
+def test_stored_results_are_those_of_the_shipped_weights(dataset: str):
+    results = records.read(study.stored_path(dataset))
     own = codecs.get(["dfc-mini", "dfc-mini@0", "ceiling-mini"])
     for codec in own:
         made = {
@@ -59,7 +61,9 @@ def test_stored_results_are_those_of_the_shipped_weights():
             if record.codec == codec.name
             for info in [results.run(record).codecs[codec.name]]
         }
-        assert made == {(codec.version, codec.settings)}, "run `make results` and commit data/results/"
+        assert made == {(codec.version, codec.settings)}, (
+            f"run `make results DATASET={dataset}` and commit data/results/"
+        )
 
 
 def test_every_photograph_was_measured_at_every_rate_by_every_codec():
@@ -81,10 +85,12 @@ def test_every_photograph_was_measured_at_every_rate_by_every_codec():
     assert missing == []
 
 
-def test_costly_metrics_are_there_for_all_their_photographs_or_their_figure_is_empty():
-    results, made = records.read(STORED), study.standard("kodak")[2]
+@pytest.mark.parametrize(("dataset", "which"), [("kodak", 2), ("coco-val2017-128", 0)])
+def test_other_studies_are_stored_whole_or_their_figures_have_gaps(dataset: str, which: int):
+    results, made = records.read(study.stored_path(dataset)), study.standard(dataset)[which]
     there = {(r.codec, r.target_bpp, r.metric, r.image) for r in results.records if r.value is not None}
     images = sorted({record.image for record in results.records})[: made.images]
+    assert len(images) == made.images
     missing = [
         point
         for codec in codecs.get(made.codecs)
@@ -93,7 +99,7 @@ def test_costly_metrics_are_there_for_all_their_photographs_or_their_figure_is_e
         for image in images
         if (point := (codec.name, rate, metric, image)) not in there
     ]
-    assert missing == [], "run `make results` and commit data/results/"
+    assert missing == [], f"run `make results DATASET={dataset}` and commit data/results/"
 
 
 def test_rates_are_bytes_and_bytes_are_ledgers():

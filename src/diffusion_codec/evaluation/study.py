@@ -35,6 +35,9 @@ SLOW_METRICS = ("dists", "lpips-squeeze", "ssimulacra2", "butteraugli")
 """Metrics that cost seconds a picture: measured on the first pictures, for the codecs that lead."""
 SLOW_CODECS = ("avif", "jpeg-xl", "vvc", "ceiling-mini", "dfc-mini", "dfc-mini@0")
 SLOW_BITRATES, SLOW_IMAGES = (0.05, 0.1, 0.2, 0.3), 8
+MAIN = ("kodak", FALLBACK)
+"""Data sets that are measured by every codec and metric; others by the codecs that lead, on their first pictures."""
+OTHER_IMAGES = 24
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,10 @@ def standard(dataset: str) -> tuple[Study, ...]:
 
     On Kodak 14 codecs x 6 rates x 24 photographs. Seconds of one quiet core: 0.4 for the three metrics of a point, 0.2
     to 0.5 to make and decode most files, 15 for all VVC files of a photograph, 3 for DISTS of a point; about 50
-    minutes in all.
+    minutes in all. On a data set that is not one of MAIN, the leading codecs on OTHER_IMAGES photographs.
     """
+    if dataset not in MAIN:
+        return (Study(dataset, OTHER_IMAGES, SLOW_BITRATES, SLOW_CODECS, STANDARD_METRICS),)
     return (
         Study(dataset, None, STANDARD_BITRATES, STANDARD_CODECS, STANDARD_METRICS),
         Study(dataset, STEPS_IMAGES, STEPS_BITRATES, steps_codecs("mini", STEPS), STANDARD_METRICS),
@@ -103,7 +108,7 @@ def stored_codecs(dataset: str, path: Path) -> tuple[str, ...]:
     chosen = [metrics.get(name) for name in asked.metrics]
     whole = []
     for codec in rate_codecs.get(asked.codecs):
-        if not Wanted([codec], photographs, asked.bitrates, chosen).pending(there):
+        if not Wanted([codec], photographs, asked.bitrates, chosen, asked.images).pending(there):
             whole.append(codec.name)
     return tuple(whole)
 
@@ -118,6 +123,12 @@ def steps_codecs(backbone: str, steps: Sequence[int]) -> tuple[str, ...]:
 def stored_path(dataset: str) -> Path:
     """Where the repository keeps what was measured on a data set."""
     return fetch.repository_root() / "data" / "results" / f"{dataset}_rd.csv"
+
+
+def stored_elsewhere(dataset: str) -> list[Results]:
+    """What the repository keeps of every data set but this one."""
+    own = stored_path(dataset)
+    return [records.read(path) for path in sorted(own.parent.glob("*_rd.csv")) if path != own]
 
 
 @dataclass(frozen=True)
