@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from diffusion_codec.book.paths import repository_root
 from diffusion_codec.errors import MissingDataError
 from diffusion_codec.evaluation import beyond
 from diffusion_codec.figures import beyond as figures
@@ -94,3 +95,54 @@ def test_rates_to_expect_end_with_the_autoencoder() -> None:
     assert first["kB of 12 megapixels"] == "148"
     assert first["MS-SSIM"] == "–"
     assert last["bits per pixel asked for"].startswith("no file")
+
+
+def test_a_denoiser_is_told_against_another(tmp_path: Path) -> None:
+    path = tmp_path / "denoisers.csv"
+    rows = ["dataset,t,dither,denoiser,psnr,lpips-alex,lpips-squeeze"]
+    for t, better in ((20, 0.5), (50, -0.25)):
+        for dither in (False, True):
+            rows += [f"kodak[:1],{t},{dither},epsilon,24,0.3,0.2", f"kodak[:1],{t},{dither},none,20,0.5,0.4"]
+            rows.append(f"kodak[:1],{t},{dither},uniform noise,{24 + better},{0.3 - better / 10},0.2")
+    path.write_text("\n".join(rows), encoding="utf-8")
+    table = beyond.denoisers(path)
+    told = beyond.denoiser_change(table, "uniform noise")
+    assert told == (
+        "\u22120.25 to +0.50 dB PSNR (ahead at 1 of 2 timesteps) and "
+        "\u22120.050 to +0.025 LPIPS (AlexNet) (ahead at 1 of 2 timesteps)"
+    )
+    assert beyond.dither_gain(table, "epsilon", 20) == 0
+    drawn = figures.denoisers(table)
+    assert [line.get_label() for line in drawn.axes[0].get_legend().get_lines()] == ["uniform noise"]
+    with pytest.raises(MissingDataError, match="denoiser-study"):
+        beyond.denoisers(tmp_path / "gone.csv")
+
+
+def test_what_integers_cost_is_shown_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "integers.csv"
+    path.write_text(
+        "dataset,lambda,real_bpp,stream_bpp,real_seconds,exact_seconds\nkodak,2.297,0.02,0.0202,0.1,0.3\n",
+        encoding="utf-8",
+    )
+    assert beyond.integers_table(path).iloc[0].tolist() == [
+        "2.297",
+        "0.0200",
+        "0.0202",
+        "1.00",
+        "0.10",
+        "0.30",
+    ]
+
+
+def test_the_stored_trial_of_denoisers_says_what_the_book_says() -> None:
+    table = beyond.denoisers(repository_root() / "data/results/denoisers.csv")
+    value = table.pivot(index=["dither", "t"], columns="denoiser")
+    psnr, lpips = value["psnr"], value["lpips-alex"]
+    assert (psnr["uniform noise"] > psnr["epsilon"]).loc[True].loc[50:].all()
+    assert (lpips["uniform noise"] < lpips["epsilon"]).loc[True].all()
+    fine = [t for t in table.t.unique() if t <= 100]
+    for dither in (True, False):
+        for name in ("v-prediction", "regression"):
+            assert (psnr[name] < psnr["epsilon"]).loc[dither].loc[fine].all()
+            assert (lpips[name] > lpips["epsilon"]).loc[dither].loc[fine].all()
+    assert (psnr["regression"] > psnr["epsilon"]).loc[False].loc[[200, 300, 400]].all()

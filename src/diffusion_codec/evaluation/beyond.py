@@ -65,6 +65,41 @@ def better(table: pd.DataFrame, choice: str, than: str) -> Sentence:
     )
 
 
+def denoisers(path: Path) -> pd.DataFrame:
+    """`denoisers.csv`: dataset, t, dither, denoiser, and measures of the decoded pictures. Raises MissingDataError."""
+    if not path.is_file():
+        raise MissingDataError(f"{path} is missing: `diffusion-codec train denoiser-study` makes it")
+    return pd.read_csv(path)
+
+
+def denoiser_change(
+    table: pd.DataFrame, denoiser: str, than: str = "epsilon", dither: bool = True
+) -> Sentence:
+    """What one small denoiser is worth against another: ranges over the timesteps, and how often it is ahead."""
+    pairs = _pairs(table, denoiser, than, dither)
+    parts = []
+    for name, label in (("psnr", "dB PSNR"), ("lpips-alex", LABELS["lpips-alex"])):
+        change = pairs[name] - pairs[f"{name} than"]
+        ahead = int((change > 0).sum() if name == "psnr" else (change < 0).sum())
+        low, high = (
+            number(end, "+.2f" if name == "psnr" else "+.3f") for end in (change.min(), change.max())
+        )
+        parts.append(f"{low} to {high} {label} (ahead at {ahead} of {len(change)} timesteps)")
+    return Sentence(" and ".join(parts))
+
+
+def dither_gain(table: pd.DataFrame, denoiser: str, t: int) -> float:
+    """PSNR of dithered over rounded latents after one step of this denoiser, in dB."""
+    rows = table[(table.denoiser == denoiser) & (table.t == t)].set_index("dither")
+    return float(rows.psnr[True] - rows.psnr[False])
+
+
+def _pairs(table: pd.DataFrame, denoiser: str, than: str, dither: bool) -> pd.DataFrame:
+    rows = table[table.dither == dither]
+    own, other = (rows[rows.denoiser == name] for name in (denoiser, than))
+    return own.merge(other, on="t", suffixes=("", " than"))
+
+
 def entropy_table(path: Path) -> pd.DataFrame:
     """`entropy_models.csv` for readers: bits per pixel by model, one row a lambda, the fewest marked with a star."""
     table = pd.read_csv(path)
@@ -81,6 +116,21 @@ def entropy_table(path: Path) -> pd.DataFrame:
     shown["zeroth_order"] = shown["zeroth_order"].map("{:.4f}".format)
     names = {name: name.removesuffix("_total").replace("-", " + ") for name in totals}
     return shown.rename(columns={"zeroth_order": "zeroth-order entropy", **names})
+
+
+def integers_table(path: Path) -> pd.DataFrame:
+    """`entropy_models_integers.csv` for readers: what exact arithmetic costs in bits and in seconds."""
+    table = pd.read_csv(path)
+    excess = 100 * (table["stream_bpp"] / table["real_bpp"] - 1)
+    columns = {
+        "lambda": table["lambda"].map("{:g}".format),
+        "real numbers (bits per pixel)": table["real_bpp"].map("{:.4f}".format),
+        "integers, real stream": table["stream_bpp"].map("{:.4f}".format),
+        "more bits (%)": excess.map("{:.2f}".format),
+        "real numbers (s, networks alone)": table["real_seconds"].map("{:.2f}".format),
+        "integers (s, with range coder)": table["exact_seconds"].map("{:.2f}".format),
+    }
+    return pd.DataFrame(columns)
 
 
 def choices_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -44,3 +44,28 @@ def choices(table: pd.DataFrame, questions: Mapping[str, str]) -> Figure:
     axes[0, 0].set_yticks(ticks, labels)
     axes[0, 0].set_ylim(y - 0.6, -0.9)
     return figure
+
+
+def denoisers(table: pd.DataFrame, base: str = "epsilon") -> Figure:
+    """What small denoisers make of quantised latents, against one of them: PSNR and LPIPS over t, dithered and rounded.
+
+    Args:
+        table: as :func:`diffusion_codec.evaluation.beyond.denoisers` returns it.
+        base: the denoiser that is the line at zero; "none" (no denoising) is not drawn.
+    """
+    figure, axes = canvas(rows=2, columns=2, height=2.5, sharex=True, sharey="row")
+    names = [name for name in table.denoiser.unique() if name not in (base, "none")]
+    labels = {"psnr": f"dB PSNR against {base}", "lpips-alex": f"LPIPS (AlexNet) against {base}"}
+    for column, dither in enumerate((True, False)):
+        rows = table[table.dither == dither].pivot(index="t", columns="denoiser")
+        for row, (measure, label) in enumerate(labels.items()):
+            axis = axes[row, column]
+            for i, name in enumerate(names):
+                change = rows[measure, name] - rows[measure, base]
+                axis.plot(change.index, change, MARKS[i] + "-", color=COLOURS[ORDER[i]], label=name)
+            axis.axhline(0, color=COLOURS["grey"], lw=1.2)
+            axis.set_ylabel(label if column == 0 else "")
+        axes[0, column].set_title("dithered" if dither else "rounded")
+        axes[1, column].set_xlabel("timestep t, matched to the step")
+    axes[0, 0].legend()
+    return figure

@@ -155,7 +155,7 @@ def codec_card(folder: Path, history: Mapping[str, Mapping[str, Any]], note: str
     files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
     if set(history) != set(files):
         raise BadInputError(
-            f"weights in {folder}: {', '.join(files)}; runs were named for {', '.join(history)}"
+            f"weights in {folder}: {', '.join(files) or 'none'}; runs were named for {', '.join(history)}"
         )
     lines = [
         "# Weights of the codec: parameter estimation and entropy model",

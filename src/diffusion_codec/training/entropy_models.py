@@ -17,6 +17,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hyperprior-checkerboard": {"context": "checkerboard", "hyper_channels": 4},
     "checkerboard": {"context": "checkerboard"},
     "lattice": {"context": "lattice", "kernel": 7, "energy": 9},
+    "lattice-from-noise": {"context": "lattice", "kernel": 7, "energy": 9, "dithered": True},
     "hyperprior-lattice": {"context": "lattice", "kernel": 7, "energy": 9, "hyper_channels": 4},
 }
 """Name -> what differs from the configuration."""
