@@ -59,6 +59,26 @@ def test_every_panel_shows_every_codec_where_it_was_measured_and_the_ceiling():
         assert "bits per pixel" in axis.get_xlabel()
 
 
+def test_the_legend_stays_inside_the_figure_however_long_its_names():
+    table = summary()
+    variants = (
+        "ceiling-mini",
+        "dfc-mini",
+        "dfc-mini:paper-2024",
+        "dfc-mini:independent",
+        "dfc-mini@0",
+        "avif",
+        "vvc",
+    )
+    long = [table[table.codec == "jpeg"].assign(codec=name) for name in (*variants, "jpeg-xl")]
+    figure = rate_distortion.curves(pd.concat(long), ["psnr", "lpips-alex"])
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert len(figure.legends) == 1
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
 def test_a_mean_over_fewer_photographs_is_left_out():
     table = summary()
     table.loc[(table["codec"] == "jpeg") & (table["target_bpp"] == 0.1), "missing"] = 3

@@ -194,12 +194,16 @@ def rate_axis(axis: Any, rates: pd.Series) -> None:
 
 
 def legend(figure: Figure, axes: np.ndarray[Any, Any]) -> None:
-    """One legend below all panels, each entry once."""
+    """One legend below all panels, each entry once, in up to three columns: as many as the figure's width holds."""
     entries = {
         label: handle
         for axis in axes.flat
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=min(3, max(1, len(entries)))
-    )
+    for columns in (3, 2, 1):
+        drawn = figure.legend(
+            list(entries.values()), list(entries), loc="outside lower center", ncols=columns
+        )
+        if columns == 1 or drawn.get_window_extent().width <= figure.bbox.width:
+            return
+        drawn.remove()
