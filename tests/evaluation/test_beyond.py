@@ -146,3 +146,12 @@ def test_the_stored_trial_of_denoisers_says_what_the_book_says() -> None:
             assert (psnr[name] < psnr["epsilon"]).loc[dither].loc[fine].all()
             assert (lpips[name] > lpips["epsilon"]).loc[dither].loc[fine].all()
     assert (psnr["regression"] > psnr["epsilon"]).loc[False].loc[[200, 300, 400]].all()
+
+
+def test_the_stored_entropy_models_say_what_the_book_says() -> None:
+    path = repository_root() / "data/results/entropy_models.csv"
+    table = pd.read_csv(path).set_index("lambda")
+    ratio = table["lattice-from-noise_total"] / table["lattice_total"]
+    assert ratio.iloc[0] > 1.1
+    assert ratio.iloc[1:].between(0.99, 1.01).all()
+    assert "lattice-from-noise" not in " ".join(beyond.entropy_table(path).columns)

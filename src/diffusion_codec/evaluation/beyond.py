@@ -101,8 +101,11 @@ def _pairs(table: pd.DataFrame, denoiser: str, than: str, dither: bool) -> pd.Da
 
 
 def entropy_table(path: Path) -> pd.DataFrame:
-    """`entropy_models.csv` for readers: bits per pixel by model, one row a lambda, the fewest marked with a star."""
-    table = pd.read_csv(path)
+    """`entropy_models.csv` for readers: bits per pixel by kind of model, one row a lambda, the fewest with a star.
+
+    The lattice that learned from noise is no kind of its own and is left out.
+    """
+    table = pd.read_csv(path).filter(regex="^(?!lattice-from-noise)")
     totals = [column for column in table.columns if column.endswith("_total")]
     shown = table[["lambda", "zeroth_order", *totals]].copy()
     for i, row in table.iterrows():
