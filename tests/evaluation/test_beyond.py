@@ -112,6 +112,9 @@ def test_a_denoiser_is_told_against_another(tmp_path: Path) -> None:
         "\u22120.050 to +0.025 LPIPS (AlexNet) (ahead at 1 of 2 timesteps)"
     )
     assert beyond.dither_gain(table, "epsilon", 20) == 0
+    shown = beyond.denoisers_table(table)
+    assert shown.denoiser.tolist() == ["no denoising", "uniform noise"] * 2
+    assert shown.iloc[1].tolist()[2:] == ["\u22120.25 to +0.50", "1 of 2", "\u22120.050 to +0.025", "1 of 2"]
     drawn = figures.denoisers(table)
     assert [line.get_label() for line in drawn.axes[0].get_legend().get_lines()] == ["uniform noise"]
     with pytest.raises(MissingDataError, match="denoiser-study"):

@@ -76,28 +76,44 @@ def denoiser_change(
     table: pd.DataFrame, denoiser: str, than: str = "epsilon", dither: bool = True
 ) -> Sentence:
     """What one small denoiser is worth against another: ranges over the timesteps, and how often it is ahead."""
-    pairs = _pairs(table, denoiser, than, dither)
-    parts = []
-    for name, label in (("psnr", "dB PSNR"), ("lpips-alex", LABELS["lpips-alex"])):
-        change = pairs[name] - pairs[f"{name} than"]
-        ahead = int((change > 0).sum() if name == "psnr" else (change < 0).sum())
-        low, high = (
-            number(end, "+.2f" if name == "psnr" else "+.3f") for end in (change.min(), change.max())
-        )
-        parts.append(f"{low} to {high} {label} (ahead at {ahead} of {len(change)} timesteps)")
-    return Sentence(" and ".join(parts))
+    psnr, lpips = (_range(table, name, denoiser, than, dither) for name in COLUMNS)
+    return Sentence(
+        f"{psnr[0]} dB PSNR (ahead at {psnr[1]} timesteps) and "
+        f"{lpips[0]} {LABELS['lpips-alex']} (ahead at {lpips[1]} timesteps)"
+    )
+
+
+def denoisers_table(table: pd.DataFrame, than: str = "epsilon") -> pd.DataFrame:
+    """:func:`denoiser_change` of every denoiser, on dithered and on rounded latents, for readers."""
+    rows = []
+    for dither in (True, False):
+        for denoiser in table.denoiser.unique():
+            if denoiser != than:
+                psnr, lpips = (_range(table, name, denoiser, than, dither) for name in COLUMNS)
+                row = (
+                    "dithered" if dither else "rounded",
+                    denoiser.replace("none", "no denoising"),
+                    *psnr,
+                    *lpips,
+                )
+                rows.append(row)
+    columns = ["latents", "denoiser", "dB PSNR", "ahead at", LABELS["lpips-alex"], "ahead at "]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _range(table: pd.DataFrame, measure: str, denoiser: str, than: str, dither: bool) -> tuple[str, str]:
+    """From the least to the greatest change of a measure over the timesteps, and at how many it is for the better."""
+    rows = table[table.dither == dither].pivot(index="t", columns="denoiser", values=measure)
+    change = rows[denoiser] - rows[than]
+    better = change > 0 if measure == "psnr" else change < 0
+    low, high = (number(end, "+.2f" if measure == "psnr" else "+.3f") for end in (change.min(), change.max()))
+    return f"{low} to {high}", f"{int(better.sum())} of {len(change)}"
 
 
 def dither_gain(table: pd.DataFrame, denoiser: str, t: int) -> float:
     """PSNR of dithered over rounded latents after one step of this denoiser, in dB."""
     rows = table[(table.denoiser == denoiser) & (table.t == t)].set_index("dither")
     return float(rows.psnr[True] - rows.psnr[False])
-
-
-def _pairs(table: pd.DataFrame, denoiser: str, than: str, dither: bool) -> pd.DataFrame:
-    rows = table[table.dither == dither]
-    own, other = (rows[rows.denoiser == name] for name in (denoiser, than))
-    return own.merge(other, on="t", suffixes=("", " than"))
 
 
 def entropy_table(path: Path) -> pd.DataFrame:
