@@ -128,7 +128,7 @@ def test_what_integers_cost_is_shown_in_words(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert beyond.integers_table(path).iloc[0].tolist() == [
-        "2.297",
+        "2.3",
         "0.0200",
         "0.0202",
         "1.00",

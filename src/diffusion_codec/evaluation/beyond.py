@@ -131,10 +131,14 @@ def entropy_table(path: Path) -> pd.DataFrame:
             text = f"{float(row[name]):.4f}{' *' if name == least else ''}"
             shown[name] = shown[name].astype(object)
             shown.loc[i, name] = text + (f" ({hyper:.4f})" if hyper else "")
-    shown["lambda"] = shown["lambda"].map("{:g}".format)
+    shown["lambda"] = shown["lambda"].map(_lambda)
     shown["zeroth_order"] = shown["zeroth_order"].map("{:.4f}".format)
     names = {name: name.removesuffix("_total").replace("-", " + ") for name in totals}
     return shown.rename(columns={"zeroth_order": "zeroth-order entropy", **names})
+
+
+def _lambda(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def integers_table(path: Path) -> pd.DataFrame:
@@ -142,7 +146,7 @@ def integers_table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path)
     excess = 100 * (table["stream_bpp"] / table["real_bpp"] - 1)
     columns = {
-        "lambda": table["lambda"].map("{:g}".format),
+        "lambda": table["lambda"].map(_lambda),
         "real numbers (bits per pixel)": table["real_bpp"].map("{:.4f}".format),
         "integers, real stream": table["stream_bpp"].map("{:.4f}".format),
         "more bits (%)": excess.map("{:.2f}".format),
