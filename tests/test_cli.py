@@ -489,9 +489,11 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
                 show("thinking hard")
             stream.write("|")
             stream.flush()
-            text = os.read(reader, 65536).decode()
+            text = b""
+            while not text.endswith(b"|"):  # a terminal hands over what it has so far
+                text += os.read(reader, 65536)
         os.close(reader)
-        return text
+        return text.decode()
 
     long_work = True
     assert "thinking hard" in shown(terminal=True)
