@@ -175,6 +175,22 @@ def test_the_decoder_sees_half_of_the_latents_noised_and_denoised() -> None:
     assert torch.equal(seen, made._noised_and_denoised(y, torch.Generator().manual_seed(2)))
 
 
+@pytest.mark.parametrize("denoised_below", [0, 300])
+def test_end_to_end_the_decoder_s_loss_reaches_the_encoder(denoised_below: int) -> None:
+    for end_to_end in (False, True):
+        made = recipe(
+            tiny_backbone(), end_to_end=end_to_end, latent_weight=0, denoised_below=denoised_below
+        )
+        made.losses(4, torch.Generator().manual_seed(0))["loss"].backward()
+        gradient = made.model.encoder.layers[0].weight.grad
+        assert bool(gradient.any()) == end_to_end
+
+
+def test_one_half_has_no_other_end() -> None:
+    with pytest.raises(BadInputError, match="both halves"):
+        recipe(halves=("decoder",), end_to_end=True)
+
+
 def test_crops_are_parts_of_photographs_mirrored_or_not() -> None:
     photo = torch.arange(40).repeat(40, 1).repeat(3, 1, 1).to(torch.uint8)
     crops = PhotoCrops([photo], 32)

@@ -49,8 +49,11 @@ def shipped_runs(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         curves: recipe -> the loop's ``losses.csv``, with the columns step and loss.
     """
-    figure, axes = canvas(columns=len(curves), height=2.5)
-    for axis, (name, frame) in zip(axes[0], curves.items(), strict=True):
+    columns = min(len(curves), 3)
+    figure, axes = canvas(-(-len(curves) // columns), columns, height=2.5)
+    for axis in axes.flat[len(curves) :]:
+        axis.remove()
+    for axis, (name, frame) in zip(axes.flat, curves.items(), strict=False):
         known = frame.dropna(subset=["loss"])
         axis.plot(known["step"], known["loss"], color=COLOURS["sky"], lw=0.8)
         window = max(1, len(known) // 25)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchmetrics.functional.image.dists as package
 from torch import Tensor
 
 from diffusion_codec.metrics.backbones import vgg16_features
@@ -27,6 +26,8 @@ def _vgg16(weights: Any = None) -> SimpleNamespace:
 
 @lru_cache(maxsize=1)
 def _network() -> Any:
+    import torchmetrics.functional.image.dists as package  # seconds: only for those who measure DISTS
+
     supplied = {
         "_TORCHVISION_AVAILABLE": True,
         "vgg16": _vgg16,

@@ -7,7 +7,6 @@ resized and few pictures give many patches. Both distances compare two *sets* of
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.image.kid import poly_mmd
 
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics.base import Pixels
@@ -60,6 +59,8 @@ def fid(a: Features, b: Features) -> float:
 
 def kid(a: Features, b: Features) -> float:
     """Squared maximum mean discrepancy with the kernel (x'y / D + 1)^3, unbiased: may come out below 0."""
+    from torchmetrics.image.kid import poly_mmd
+
     _check(a, b)
     x, y = (torch.from_numpy(v.astype(np.float64)) for v in (a, b))
     if len(x) != len(y):  # torchmetrics wants two sets of one size

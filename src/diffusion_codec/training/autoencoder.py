@@ -1,8 +1,8 @@
 """Recipe 1: the autoencoder of ``mini``.
 
 The encoder learns the teacher's latents (so that ``mini`` and Stable Diffusion speak one latent space); the decoder
-learns to bring the photograph back from the encoder's latents, for fidelity (L1) and perception (LPIPS). The decoder's
-loss does not reach the encoder: it would pull the latents away from Stable Diffusion's.
+learns to bring the photograph back from the encoder's latents, for fidelity (L1) and perception (LPIPS). At last both
+may be polished ``end_to_end``: the encoder then learns what our decoder can use, and the teacher's latents hold it near.
 
 The first ``distil_until_step`` steps train every residual block by itself: it gets the teacher's features and learns
 what the teacher makes of them (FitNets, Romero et al., ICLR 2015, block by block). Problems three convolutions deep
@@ -45,7 +45,9 @@ class AutoencoderConfig(LoopConfig):
     ``adversarial_weight`` asks for a discriminator of our own; the gradient it sends into the decoded picture is as
     long as that of an L1 loss of this weight. ``denoised_below`` shows the decoder, in half of its pictures, what a
     denoiser leaves of latents with Gaussian noise at a timestep below this one, after ``denoising_steps`` DDIM steps:
-    latents as the reverse process ends with, which no encoder makes.
+    latents as the reverse process ends with, which no encoder makes. ``end_to_end`` lets the decoder's loss reach the
+    encoder, which would leave the teacher's latents but for their ``latent_weight``; noise and denoiser pass the
+    gradient on as it is.
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
@@ -62,6 +64,8 @@ class AutoencoderConfig(LoopConfig):
     denoised_below: int = Field(0, ge=0, le=1000)
     denoising_steps: PositiveInt = 3
     own_latents: bool = False
+    end_to_end: bool = False
+    latent_weight: float = 1.0
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderTiny:
@@ -103,6 +107,8 @@ class AutoencoderRecipe:
         self.config, self.device, self.denoiser = config, device, denoiser
         if config.denoised_below and denoiser is None:
             raise BadInputError("denoised_below needs a denoiser; name the backbone that has one")
+        if config.end_to_end and len(set(config.halves)) < 2:
+            raise BadInputError("end_to_end trains both halves")
         torch.manual_seed(config.seed)
         self.model: Any = build_autoencoder(config).to(device, memory_format=torch.channels_last)
         self.teacher: Any = teacher.to(device, memory_format=torch.channels_last)
@@ -161,13 +167,14 @@ class AutoencoderRecipe:
         if "encoder" in self.config.halves:
             ours = self.model.encoder(x).float()
             terms["latent_mse"] = F.mse_loss(ours, y)
-            y = ours.detach()
+            y = ours if self.config.end_to_end else ours.detach()
         elif self.config.own_latents:
             with torch.no_grad():
                 y = self.model.encoder(x).float()
         if "decoder" in self.config.halves:
             terms |= self._reconstruction(x, y, y_teacher, generator)
         weights = {
+            "latent_mse": self.config.latent_weight,
             "perceptual": self.config.perceptual_weight,
             "teacher_l1": self.config.teacher_weight,
             "adversarial": self.config.adversarial_weight,
@@ -206,7 +213,8 @@ class AutoencoderRecipe:
         sigma = self.denoiser.schedule.sigma_at(t)[:, None, None, None]
         with torch.no_grad():
             denoised = self.denoiser.denoise(y + sigma * noise, t, self.config.denoising_steps)
-        return torch.where(drawn.to(self.device)[:, None, None, None], denoised, y)
+        shown = torch.where(drawn.to(self.device)[:, None, None, None], denoised, y)
+        return y + (shown - y).detach()
 
 
 def adversarial_losses(discriminator: nn.Module, decoded: Tensor, x: Tensor) -> dict[str, Tensor]:
