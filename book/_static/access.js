@@ -1,6 +1,7 @@
 // What the theme leaves out: wide tables that scroll can be reached by keyboard, a bibliography is no ARIA list (its
 // entries are of a role that such a list may not hold), a figure opens by itself in its own size, and no line ends
 // between a formula and the sign after it, or between a number and its unit. Thousands are set apart by thin spaces.
+// Tables of sentences can stack their cells on a narrow screen: each cell knows its column's head.
 (() => {
   const UNIT = '(?:%|dB|bits?|bytes?|s|ms|[kMG]i?B|bpp|GMAC|megapixels?)(?![\\w-])';
   const after = new RegExp(`(\\d) (?=${UNIT})`, 'g'), first = new RegExp(`^ (?=${UNIT})`);
@@ -36,11 +37,23 @@
     }
   }
 
+  const ROLES = {TABLE: 'table', THEAD: 'rowgroup', TBODY: 'rowgroup', TR: 'row', TH: 'columnheader', TD: 'cell'};
+  function stack(table) {
+    const heads = [...table.querySelectorAll('thead th')].map((head) => head.textContent.trim());
+    const cells = [...table.querySelectorAll('tbody td')];
+    if (heads.length < 3 || !cells.some((cell) => cell.textContent.length > 60)) return;
+    table.classList.add('stacks');
+    cells.filter((cell) => cell.textContent.trim()).forEach((cell) => { cell.dataset.head = heads[cell.cellIndex] ?? ''; });
+    // a browser forgets what a table is when its cells are blocks
+    [table, ...table.querySelectorAll('thead, tbody, tr, th, td')].forEach((e) => e.setAttribute('role', ROLES[e.tagName]));
+  }
+
   document.addEventListener('DOMContentLoaded', () => {
     every('.citation-list[role="list"]', (e) => e.removeAttribute('role'));
     every('.bd-article :is(figure, .cell_output) > img:not([src^="data:"], .ba *, .play *)', open);
     every('.bd-article span.math', keep);
     every('.bd-article', bind);
+    every('.bd-article table.table', stack);
     new ResizeObserver(reach).observe(document.body);
     reach();
   });

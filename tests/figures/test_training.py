@@ -49,6 +49,14 @@ def test_curves_keep_the_rows_that_have_a_loss() -> None:
     assert titles == ["rate of rounded latents", "error of the picture", "timestep"]
 
 
+def test_five_networks_have_five_panels() -> None:
+    losses = pd.DataFrame({"step": [1, 2], "loss": [3.0, 1.0]})
+    titles = [
+        axis.get_title(loc="left") for axis in figures.shipped_runs(dict.fromkeys("abcde", losses)).axes
+    ]
+    assert titles == list("abcde")
+
+
 def test_the_contact_sheet_names_each_picture_once() -> None:
     pictures = {name: np.zeros((8, 12, 3), np.uint8) for name in "abcdefg"}
     axes = figures.contact_sheet(pictures).axes

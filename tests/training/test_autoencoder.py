@@ -178,9 +178,7 @@ def test_the_decoder_sees_half_of_the_latents_noised_and_denoised() -> None:
 @pytest.mark.parametrize("denoised_below", [0, 300])
 def test_end_to_end_the_decoder_s_loss_reaches_the_encoder(denoised_below: int) -> None:
     for end_to_end in (False, True):
-        made = recipe(
-            tiny_backbone(), end_to_end=end_to_end, latent_weight=0, denoised_below=denoised_below
-        )
+        made = recipe(tiny_backbone(), end_to_end=end_to_end, latent_weight=0, denoised_below=denoised_below)
         made.losses(4, torch.Generator().manual_seed(0))["loss"].backward()
         gradient = made.model.encoder.layers[0].weight.grad
         assert bool(gradient.any()) == end_to_end

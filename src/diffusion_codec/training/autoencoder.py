@@ -2,7 +2,7 @@
 
 The encoder learns the teacher's latents (so that ``mini`` and Stable Diffusion speak one latent space); the decoder
 learns to bring the photograph back from the encoder's latents, for fidelity (L1) and perception (LPIPS). At last both
-may be polished ``end_to_end``: the encoder then learns what our decoder can use, and the teacher's latents hold it near.
+may be polished ``end_to_end``: the encoder then learns what our decoder can use, held near the teacher's latents.
 
 The first ``distil_until_step`` steps train every residual block by itself: it gets the teacher's features and learns
 what the teacher makes of them (FitNets, Romero et al., ICLR 2015, block by block). Problems three convolutions deep
