@@ -108,8 +108,8 @@ seal: | $(READY)  ## Write the hashes of data/results/, after measuring
 	@$(BIN)/python -m diffusion_codec.evaluation.seal
 
 study: | $(READY)  ## Run a forced-choice study in the browser; its votes appear in notebook 05 (make run NB=05)
-	$(BIN)/diffusion-codec study design build/study --keep
-	$(BIN)/diffusion-codec study serve build/study
+	$(BIN)/diffusion-codec study design study --keep
+	$(BIN)/diffusion-codec study serve study
 
 robustness: | $(READY)  ## Attack and kill the program in full: data/results/robustness.json (a part runs in `make test`)
 	DIFFUSION_CODEC_ROBUSTNESS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile \

@@ -106,7 +106,8 @@ def test_memory_grows_no_faster_than_is_declared(codec: Codec, tally: Tally) -> 
             peaks.append(ended.peak_bytes)
         grown = (peaks[1] - peaks[0]) / (width * (high - low))
         assert grown <= BYTES_PER_PIXEL
-        note = f"measured {grown:.0f} bytes a pixel of {BYTES_PER_PIXEL} declared"
+        # below 0, what the process takes apart from the picture varied by more than the picture took
+        note = f"measured {max(grown, 0):.0f} bytes a pixel of {BYTES_PER_PIXEL} declared"
         tally(Row("Limits", f"memory of {name} grows no faster than declared", 1, 1, accepted=1, note=note))
 
 

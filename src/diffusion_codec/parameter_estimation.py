@@ -50,13 +50,20 @@ class ParameterEstimation(nn.Module):
 
     def forward(self, y: Tensor, lambda_: Tensor) -> Parameters:
         """y (N, 4, h, w), lambda_ (N,) -> Parameters; differentiable."""
-        log2_lambda = lambda_.log2()
-        plane = (log2_lambda / 4)[:, None, None, None].expand(-1, 1, *y.shape[-2:])
+        plane = self.told(lambda_)[:, None, None, None].expand(-1, 1, *y.shape[-2:])
         offsets = self.layers(torch.cat([y, plane], 1)).mean((2, 3)).float()
         gain, shift, noise = offsets[:, :CHANNELS], offsets[:, CHANNELS:-1], offsets[:, -1]
         if self.tied:
             gain, noise = gain.mean(1, keepdim=True).expand_as(gain), torch.zeros_like(noise)
-        log2_step = self.log2_step_at_lambda_1 - 0.5 * log2_lambda[:, None] - gain
+        log2_step = self.starting_log2_step(lambda_)[:, None] - gain
         step = torch.exp2(log2_step.mean(1) + noise)
         t = matched_timestep(step, STABLE_DIFFUSION)
         return Parameters(torch.exp2(-log2_step), 0.5 * torch.tanh(shift), t)
+
+    def told(self, lambda_: Tensor) -> Tensor:
+        """What the constant plane holds: log2 lambda, scaled to the latents' size (N,)."""
+        return lambda_.log2() / 4
+
+    def starting_log2_step(self, lambda_: Tensor) -> Tensor:
+        """log2 of the step that an untrained network answers with: it falls with sqrt(lambda), (N,)."""
+        return self.log2_step_at_lambda_1 - 0.5 * lambda_.log2()

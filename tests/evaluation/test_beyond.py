@@ -7,7 +7,8 @@ import pytest
 
 from diffusion_codec.book.paths import repository_root
 from diffusion_codec.errors import MissingDataError
-from diffusion_codec.evaluation import beyond
+from diffusion_codec.evaluation import beyond, records
+from diffusion_codec.evaluation.tables import summarise
 from diffusion_codec.figures import beyond as figures
 
 CHOICES = """dataset,question,choice,steps,psnr at 0.1,lpips-alex at 0.1
@@ -158,3 +159,34 @@ def test_the_stored_entropy_models_say_what_the_book_says() -> None:
     assert ratio.iloc[0] > 1.1
     assert ratio.iloc[1:].between(0.99, 1.01).all()
     assert "lattice-from-noise" not in " ".join(beyond.entropy_table(path).columns)
+
+
+def test_the_stored_choices_say_what_the_book_says() -> None:
+    table = pd.read_csv(repository_root() / "data/results/codec_choices.csv").set_index("choice")
+    psnr, lpips = table["psnr at 0.1"], table["lpips-alex at 0.1"]
+    assert lpips["one alpha for all channels"] < lpips["independent"]
+    assert abs(lpips["no beta"] - lpips["independent"]) < 0.001
+    levels = ("matched to the step", "0.8 of the matched level", "0.6 of the matched level")
+    matched, lower, lowest = (f"tied: {level}" for level in levels)
+    assert psnr[matched] > psnr[lower] > psnr[lowest]
+    assert lpips[matched] < lpips[lower] < lpips[lowest]
+    steps = {"0": "no denoising", "3": "independent"} | {count: count for count in ("1", "2", "5", "10")}
+    assert max(steps, key=lambda count: psnr[steps[count]]) == "1"
+    assert sorted(steps, key=lambda count: lpips[steps[count]])[:2] == ["2", "3"]
+    for spacing in ("3, the last ones shorter", "3, the first ones shorter"):
+        assert abs(psnr[spacing] - psnr["independent"]) < 0.1
+        assert abs(lpips[spacing] - lpips["independent"]) < 0.0005
+    assert lpips.idxmin() == psnr.idxmax() == "paper-2025"
+    assert psnr["paper-2024"] < psnr["independent"]
+    assert lpips["paper-2024"] > lpips["independent"]
+
+
+def test_the_sets_of_weights_meet_where_the_book_says() -> None:
+    means = summarise(records.read(repository_root() / "data/results/kodak_rd.csv"))
+    value = means.pivot_table(index=["metric", "target_bpp"], columns="codec", values="value")
+    ours = value["dfc-mini"]
+    for other in ("dfc-mini:independent", "dfc-mini:paper-2024"):
+        lpips, psnr = ours["lpips-alex"] / value[other]["lpips-alex"], ours["psnr"] - value[other]["psnr"]
+        assert (lpips.loc[0.15:0.3] > 0.99).all()
+        assert (psnr.loc[0.15:0.3].abs() < 0.1).all()
+        assert (lpips.loc[:0.1] < 0.97).all()

@@ -130,7 +130,7 @@ def test_realism_counts_rates_at_which_the_intervals_are_apart(tmp_path):
     def row(codec, rate, value, width=0.001):
         return {
             "codec": codec, "target_bpp": rate, "bpp": rate, "metric": "kid-packaged", "value": value,
-            "low": value - width, "high": value + width, "images": 8, "dataset": "d", "protocol": "p",
+            "low": value - width, "high": value + width, "images": 8, "patches": 64, "dataset": "d", "protocol": "p",
         }  # fmt: skip
 
     rows = [
@@ -140,8 +140,15 @@ def test_realism_counts_rates_at_which_the_intervals_are_apart(tmp_path):
         row("ceiling-mini", None, 0),
     ]
     rows += [row("dfc-mini", 0.2, 0.01), row("avif", 0.2, 0.0105)]
-    pd.DataFrame(rows).to_csv(tmp_path / "d_realism.csv", index=False)
-    assert claims.realism_ratio(tmp_path).value == 0.5
+    rows += [row("dfc-mini", 0.05, 0.01), row("avif", 0.05, 0.0) | {"bpp": 0.07}]
+    table = pd.DataFrame(rows)
+    table.to_csv(tmp_path / "d_realism.csv", index=False)
+    table.assign(patches=8, dataset="smaller").to_csv(tmp_path / "a_realism.csv", index=False)
+    assert claims.realism_won(table, "kid-packaged") == {0.1: True, 0.2: False}
+    found = claims.realism_ratio(tmp_path)
+    assert found.value == 0.5
+    assert found.files == ("d_realism.csv",)
+    assert "touch those of avif, vvc," in found.protocol
     assert claims.realism_ratio(tmp_path / "nowhere") is None
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion_codec import codec_weights
-from diffusion_codec.evaluation.entropy_models import compare, cost_of_integers
+from diffusion_codec.evaluation.entropy_models import by_photographs, compare, cost_of_integers
 from tests.tiny import tiny_weights_file
 
 
@@ -28,3 +28,15 @@ def test_integers_cost_little_and_are_measured_against_the_same_networks(tmp_pat
     latents = {"a": torch.randn(1, 4, 32, 40, generator=torch.Generator().manual_seed(0))}
     row = cost_of_integers(weights, latents, [50.0]).iloc[0]
     assert row["stream_bpp"] == pytest.approx(row["real_bpp"], rel=0.02)
+
+
+def test_bits_are_counted_from_those_of_the_most_photographs(tmp_path: Path) -> None:
+    path = tmp_path / "photographs.csv"
+    path.write_text(
+        "dataset,lambda,zeroth_order,photographs-0001_hyper,photographs-0001_total,photographs-0064_total\n"
+        "kodak,2,0.3,0,0.3,0.2\n"
+    )
+    table = by_photographs(path)
+    assert table["photographs"].tolist() == [1, 64]
+    assert table["bpp"].tolist() == [0.3, 0.2]
+    assert table["excess"].tolist() == pytest.approx([0.5, 0.0])

@@ -1,6 +1,7 @@
 """Sentences computed from numbers: right in both directions, and honest about what was not measured."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -77,10 +78,11 @@ def test_a_gain_in_a_metric_where_more_is_better():
 
 def test_where_a_codec_leads():
     some = summarise(results(dfc=(0.1, 0.3), dfc_at_0=(0.01, 0.01), avif=(0.2, 0.2)))
+    some = pd.concat([some, some[some["codec"] == "dfc@0"].assign(codec="dfc:other")])
     said = findings.lead_sentence(some, "dfc", "lpips-alex")
     assert said == (
-        "Asked for 0.1 bits per pixel, this codec has the best LPIPS (AlexNet) of all that spend as few, "
-        "another one at 0.2."
+        "Asked for 0.1 bits per pixel, this codec has the best LPIPS (AlexNet) of all that spend as few "
+        "(its variants left aside), another one at 0.2."
     )
     larger = some.assign(bpp=some["bpp"].where(some["codec"] != "avif", some["bpp"] * 1.2))
     assert "was not measured" not in findings.lead_sentence(larger, "dfc", "lpips-alex")

@@ -50,7 +50,3 @@ def test_rising_notices_one_fall() -> None:
         {"image": list("aaabbb"), "lambda_": [4, 1, 2] * 2, "bytes": [30, 10, 20, 30, 10, 10]}
     )
     assert learned.rising(table).to_dict() == {"a": True, "b": False}
-
-
-def test_bits_per_pixel_counts_four_channels_at_an_eighth() -> None:
-    assert learned.bits_per_pixel(1.6) == pytest.approx(0.1)

@@ -47,3 +47,9 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_measured(tmp_p
     assert told.exit_code == 1
     assert "no GPU" in told.output
     assert not out.exists()
+
+
+def test_a_part_of_a_data_set_does_not_replace_the_stored_whole():
+    told = CliRunner().invoke(app, ["--dataset", "sample", "--limit", "1"])
+    assert told.exit_code == 1
+    assert "--out" in told.output

@@ -53,7 +53,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     only: Annotated[str, typer.Option(help=f"Of {', '.join(PARTS)}; comma between")] = ",".join(PARTS),
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of each part")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first pictures of each part; with --out")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; data/results by default")] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="One picture at two rates, into build/smoke/")
@@ -64,6 +66,8 @@ def main(
     root = fetch.repository_root()
     folder = out or root / ("build/smoke" if smoke else "data/results")
     try:
+        if limit and out is None:
+            raise BadInputError("--limit measures a part only: name a folder for it with --out")
         for part in (name.strip() for name in only.split(",")):
             if part not in PARTS:
                 raise BadInputError(f"part {part!r} is unknown; choose from {', '.join(PARTS)}")

@@ -6,10 +6,11 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from diffusion_codec.audit.subjects import Examiner, Findings, sha256
+from diffusion_codec.audit.subjects import Examiner, Findings, Subject, sha256
 from diffusion_codec.errors import DiffusionCodecError
 from diffusion_codec.evaluation import records, study
 from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec
@@ -45,9 +46,22 @@ def measure(
         codecs={c.name: CodecInfo(version=c.version, settings=c.settings) for c in codecs},
         protocols=examiner.protocols,
     )
-    if out.is_file():
-        drop_outdated(out, run, codecs)
-    writer = Writer(out, run)
+    with records.only_writer(out):
+        if out.is_file():
+            drop_outdated(out, run, codecs)
+        _append(examiner, subjects, codecs, rates, Writer(out, run), progress)
+        return records.read(out)
+
+
+def _append(
+    examiner: Examiner,
+    subjects: Sequence[Subject[Any]],
+    codecs: Sequence[RateCodec],
+    rates: Sequence[float],
+    writer: Writer,
+    progress: Progress | None,
+) -> None:
+    out = writer.path
     there = {(r.codec, r.image, r.target_bpp) for r in writer.done.records}
     total, done = len(subjects) * sum(len(rates) if c.has_rate else 1 for c in codecs), 0
     readings = _readings(readings_path(out))
@@ -56,14 +70,13 @@ def measure(
         for codec, rate in _points(codecs, rates):
             point = (codec.name, subject.id, rate)
             if point not in there:
-                rows, found = _point(examiner, index, codec, rate, run.id, examined)
+                rows, found = _point(examiner, index, codec, rate, writer.run.id, examined)
                 writer.append(rows)
                 readings[point] = found.reading
             done += 1
             if progress is not None:
                 progress(done, total)
         _write_readings(readings_path(out), readings)
-    return records.read(out)
 
 
 def drop_outdated(out: Path, run: Run, codecs: Sequence[RateCodec]) -> int:

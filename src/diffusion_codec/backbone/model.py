@@ -1,7 +1,7 @@
 """Running the frozen latent diffusion model: encode, denoise, decode."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
         tiles = STABLE_DIFFUSION if isinstance(vae, AutoencoderKL) else SMALL_NETWORKS
         self.tiles = tiles.halved() if run.low_memory else tiles
         self._prepare_networks()
-        self._held = 0
+        self._held, self._at_once = 0, 1
 
     @classmethod
     def from_pretrained(
@@ -175,7 +175,28 @@ class Backbone(nn.Module):
         """
         if self.run.max_memory is None:
             return self.tiles
-        return self.tiles.within(self.run.max_memory - self._held - BYTES_PER_PIXEL * pixels)
+        part = (self.run.max_memory - self._held) // self._at_once
+        return self.tiles.within(part - BYTES_PER_PIXEL * pixels)
+
+    def share(self, wanted: int, sizes: Iterable[tuple[int, int]]) -> int:
+        """How many pictures of these sizes (width, height) may be worked on at once: ``wanted`` or fewer, at least 1.
+
+        One with ``offload``, since the networks move. Under ``max_memory`` as many as have room for the largest picture
+        and the smallest tiles; from here on each of them is given an equal part of that memory.
+        """
+        if self.run.offload:
+            return 1
+        if self.run.max_memory is None:
+            return wanted
+        largest = max((-(-w // STRIDE) * -(-h // STRIDE) * STRIDE**2 for w, h in sizes), default=0)
+        each = self.tiles.least_memory + BYTES_PER_PIXEL * largest
+        self._at_once = max(1, min(wanted, (self.run.max_memory - self._held) // each))
+        return self._at_once
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The start of :meth:`weights_hash` as loaded: the same on machines that then run at another precision."""
+        return self.weights_hash()[:16]
 
     def weights_hash(self) -> str:
         """SHA-256 over every parameter, in order of name: proof that training left the backbone as it was."""
@@ -244,6 +265,7 @@ class Backbone(nn.Module):
             if isinstance(module, nn.ReLU):
                 module.inplace = True
         if self.run.precision == "auto" and multiplies_bfloat16(device):
+            _ = self.fingerprint  # of the weights before they are rounded
             self.vae.decoder.bfloat16()
 
     def _check_prompt(self) -> None:

@@ -17,8 +17,6 @@ from diffusion_codec.files import write_atomically
 
 AT_ONCE = max(1, min(4, (os.cpu_count() or 1)))
 """Notebooks that run at the same time: much of what each does, loading packages above all, keeps one core busy."""
-ALONE = {"08_speed_and_cost"}
-"""Notebooks that measure seconds of this machine."""
 
 SMOKE_VARIABLE = "DIFFUSION_CODEC_SMOKE"
 # What pages show as tables or as code; staged beside the book as it lies in the repository.
@@ -38,8 +36,7 @@ def build(project: Project, *, smoke: bool = False) -> None:
     keys = {name: project.key(name, request) for name, request in requests.items()}
     _say_what_is_remembered(project, requests)
     stale = {name: requests[name] for name, key in keys.items() if not cache.is_fresh(project, name, key)}
-    _run(project, {name: request for name, request in stale.items() if name not in ALONE}, AT_ONCE)
-    _run(project, {name: request for name, request in stale.items() if name in ALONE}, 1)
+    _run(project, stale)
     key = _site_key(project, keys, requests)
     if cache.site_is_fresh(project, key):
         print("build/html/index.html is up to date")
@@ -52,13 +49,13 @@ def build(project: Project, *, smoke: bool = False) -> None:
     print(f"built build/html/index.html in {time.monotonic() - start:.0f} s")
 
 
-def _run(project: Project, requests: dict[str, Request], at_once: int) -> None:
+def _run(project: Project, requests: dict[str, Request]) -> None:
     """Run notebooks, several at once; the first that fails ends the build, after those that run now."""
     if not requests:
         return
     from diffusion_codec.book import runner
 
-    at_once = min(at_once, len(requests))
+    at_once = min(AT_ONCE, len(requests))
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, spawn, _share_cores, (at_once,)) as pool:
         runs = [pool.submit(runner.run, project, name, request) for name, request in requests.items()]

@@ -47,7 +47,7 @@ def evaluate(
     metric_names: Annotated[
         str | None, typer.Option("--metrics", help="psnr, ms-ssim, lpips-alex, lpips-squeeze, ...")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first images")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="One small photograph, into build/smoke/")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Annotated[int, typer.Option(help="Recorded with the numbers")] = 0,
@@ -108,12 +108,11 @@ def _measure(
     images = datasets.load(asked.dataset)
     console.print(f"{images.name}: {len(images)} images ({images.origin}, sha256 {images.sha256[:16]})")
     chosen = rate_codecs.get(asked.codecs, device)
-    if target.is_file():
-        dropped = study.drop_outdated(target, chosen)
+    bar = Progress(TextColumn("measuring"), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
+    with records.only_writer(target), bar:
+        dropped = study.drop_outdated(target, chosen) if target.is_file() else 0
         if dropped:
             console.print(f"dropped {dropped} numbers that other versions of these codecs made")
-    bar = Progress(TextColumn("measuring"), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
-    with bar:
         task = bar.add_task("measuring")
         return sweep(
             chosen,

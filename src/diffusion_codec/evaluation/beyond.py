@@ -9,7 +9,6 @@ from diffusion_codec.errors import MissingDataError
 from diffusion_codec.evaluation.findings import LABELS, Sentence, number
 
 COLUMNS = ("psnr", "lpips-alex")
-BASE = "independent"
 QUESTIONS: Mapping[str, str] = {
     "gamma": "the transform",
     "t": "the timestep",

@@ -119,7 +119,7 @@ class SharedCodec:
 
     def __init__(self, codec: Codec, backbone: str, remembered: int = 16) -> None:
         self.codec, self.backbone, self.remembered = codec, backbone, remembered
-        self.fingerprint = codec.backbone.weights_hash()[:16]
+        self.fingerprint = codec.backbone.fingerprint
         self._files: OrderedDict[tuple[str, int], Compressed] = OrderedDict()
         self._decoded: OrderedDict[tuple[bytes, int], Decompressed] = OrderedDict()
 

@@ -19,8 +19,6 @@ from diffusion_codec.codec import DEFAULT_STEPS, Codec
 from diffusion_codec.evaluation.records import Results
 
 WIDTH, HEIGHT = 768, 512
-PAPER_SECONDS = 3.49
-"""Seconds an image the paper reports for an RTX 3090."""
 
 
 def _count(module: nn.Module) -> int:

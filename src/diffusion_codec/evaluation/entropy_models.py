@@ -4,6 +4,7 @@ All models see the same integers (those the first one's P_phi quantises), so tha
 of real streams, bytes on disk.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,19 @@ def cost_of_integers(
     return pd.DataFrame(rows).groupby("lambda", as_index=False).mean().round(5)
 
 
+def by_photographs(path: Path) -> pd.DataFrame:
+    """The table of models trained on fewer and fewer photographs, as one row a model and lambda.
+
+    Columns: photographs, lambda, bpp, excess (bits above those of the most photographs, as a share).
+    """
+    table = pd.read_csv(path).set_index("lambda")
+    table = table[[name for name in table.columns if re.fullmatch(r"photographs-\d+_total", name)]]
+    table.columns = pd.Index([int(name[len("photographs-") : -len("_total")]) for name in table.columns])
+    bpp = table.rename_axis(columns="photographs").stack().rename("bpp")
+    excess = table.div(table[table.columns.max()], axis=0).sub(1).stack().to_numpy()
+    return bpp.to_frame().assign(excess=excess).reset_index()
+
+
 def main(
     models: Annotated[
         Path,
@@ -89,6 +103,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/entropy_models.csv"),
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     backbone: Annotated[str, typer.Option(help="Whose latents.")] = "mini",
+    integers: Annotated[
+        bool, typer.Option(help="Also measure what exact arithmetic costs the shipped weights.")
+    ] = True,
 ) -> None:
     """Bits of every entropy model of a folder, from rates of 0.02 bits per pixel up."""
     loaded = {path.stem: codec_weights.load(path) for path in sorted(models.glob("*.safetensors"))}
@@ -100,6 +117,8 @@ def main(
     table.insert(0, "dataset", dataset)
     table.to_csv(out, index=False)
     typer.echo(table.to_string(index=False))
+    if not integers:
+        return
     rounding = codec_weights.load(codec_weights.embedded_weights("independent"))
     cost = cost_of_integers(rounding, latents, LAMBDAS[1:8:2])
     cost.insert(0, "dataset", dataset)

@@ -193,10 +193,11 @@ def comparison_sentence(
 def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
     """At which of the rates asked for a codec is the best of those that spend as few bits, as one sentence.
 
-    Others whose files are more than 5 % larger (they go no lower) do not count: they answer another question.
+    Others whose files are more than 5 % larger (they go no lower) do not count: they answer another question. Nor do
+    the codec's own variants, by steps or weights.
     """
     rows = summary[(summary["metric"] == metric) & summary["target_bpp"].notna() & (summary["missing"] == 0)]
-    rows = rows[(rows["codec"] == codec) | ~rows["codec"].str.startswith(f"{codec}@")]
+    rows = rows[(rows["codec"] == codec) | ~rows["codec"].str.startswith((f"{codec}@", f"{codec}:"))]
     if rows[rows["codec"] == codec].empty or rows["codec"].nunique() < 2:
         return f"{LABELS.get(metric, metric)} was not measured for this codec and another one."
     ahead: list[str] = []
@@ -211,7 +212,7 @@ def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
     if not ahead:
         return f"At no rate asked for has this codec the best {named}."
     other = f", another one at {_listed(behind)}" if behind else ""
-    best = f"this codec has the best {named} of all that spend as few"
+    best = f"this codec has the best {named} of all that spend as few (its variants left aside)"
     return f"Asked for {_listed(ahead)} bits per pixel, {best}{other}."
 
 

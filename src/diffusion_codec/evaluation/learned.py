@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_codec import quantization
-from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec, lambda_of
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.model import CHANNELS, SideInformation, gaussian_bits
@@ -113,8 +113,3 @@ def _channel_bits(weights: CodecWeights, z_hat: Tensor, side: SideInformation) -
         channel, mask = model.channel_and_mask(index, z.shape[-2], z.shape[-1])
         bits[channel] += gaussian_bits(z[0, channel][mask], mean[0][mask], log_scale[0][mask]).sum()
     return bits
-
-
-def bits_per_pixel(bits_per_symbol: float) -> float:
-    """What ``bits_per_symbol`` for each symbol of the four latent channels costs a pixel."""
-    return bits_per_symbol * CHANNELS / STRIDE**2

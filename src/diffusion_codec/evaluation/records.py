@@ -12,13 +12,15 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from diffusion_codec import fetch
@@ -200,25 +202,46 @@ def export(results: Results, path: Path) -> None:
     part.replace(path)
 
 
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Nobody else writes to a result meanwhile; a last line that a stopped run left cut off is dropped first.
+
+    It may be nested. Raises BadInputError if another process writes to it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BadInputError(f"{path} is being written by another sweep; name another file or wait") from error
+    try:
+        if lock.lock_counter == 1:
+            _repair(path)
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _repair(path: Path) -> None:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole != len(data):
+        os.truncate(path, whole)  # in place: writing it anew could itself be stopped
+
+
 class Writer:
     """Appends records to a result, whole groups at a time, so that a stopped run can go on later."""
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path, self.run = path, run
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.done = self._repair()
+        if not path.exists():
+            write(path, Results())
+        self.done = read(path)
         self._described = run.id in self.done.runs
-
-    def _repair(self) -> Results:
-        """What is there already; a last line that was cut off when a run was stopped is dropped."""
-        if not self.path.exists():
-            write(self.path, Results())
-            return Results()
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole != len(data):
-            os.truncate(self.path, whole)  # in place: writing it anew could itself be stopped
-        return read(self.path)
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records in one piece; the run is described before its first one."""

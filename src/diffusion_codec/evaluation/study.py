@@ -30,7 +30,7 @@ RIVALS = ("jpeg", "jpegli", "webp", "jpeg2000", "jpeg-xl", "avif", "avif-slow", 
 VARIANTS = ("dfc-mini:paper-2024", "dfc-mini:independent")
 STANDARD_CODECS = (*RIVALS, "ceiling-mini", "dfc-mini", "dfc-mini@0", "dfc-mini@1", *VARIANTS)
 STANDARD_METRICS = ("psnr", "ms-ssim", "lpips-alex")
-STEPS, STEPS_BITRATES, STEPS_IMAGES = (0, 1, 2, 3, 5, 10), (0.05, 0.1), 4
+STEPS, STEPS_BITRATES, STEPS_IMAGES = (0, 1, 2, 3, 5, 10, 50, 200), (0.05, 0.1), 4
 SLOW_METRICS = ("dists", "lpips-squeeze", "ssimulacra2", "butteraugli")
 """Metrics that cost seconds a picture: measured on the first pictures, for the codecs that lead."""
 SLOW_CODECS = ("avif", "jpeg-xl", "vvc", "ceiling-mini", "dfc-mini", "dfc-mini@0")
@@ -196,17 +196,18 @@ def measure(
     codecs = rate_codecs.get(study.codecs, device) if chosen is None else chosen
     protocols = [metrics.get(name) for name in study.metrics]
     wanted = Wanted(codecs, photographs, study.bitrates, protocols, images)
-    records.write(out, restrict(merged(stored, out), wanted))
-    results = sweep(
-        codecs,
-        photographs,
-        study.bitrates,
-        study.metrics,
-        out,
-        device=device,
-        limit=images,
-        progress=progress,
-    )
+    with records.only_writer(out):
+        records.write(out, restrict(merged(stored, out), wanted))
+        results = sweep(
+            codecs,
+            photographs,
+            study.bitrates,
+            study.metrics,
+            out,
+            device=device,
+            limit=images,
+            progress=progress,
+        )
     before = numbers(restrict(merged(stored), wanted))
     return Measured(
         results,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from diffusion_codec import metrics
 from diffusion_codec.datasets import ImageDataset
@@ -22,6 +21,7 @@ from diffusion_codec.evaluation.records import (
     Run,
     Writer,
     environment,
+    only_writer,
     read,
     write,
 )
@@ -65,19 +65,10 @@ def sweep(
         codecs={c.name: CodecInfo(version=c.version, settings=c.settings) for c in codecs},
         protocols={m.name: m.protocol for m in chosen},
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{out}.lock")
-    try:
-        with lock.acquire(timeout=0):
-            try:
-                writer = Writer(out, run)
-                wanted = Wanted(codecs, dataset, rates, chosen, limit)
-                _Sweep(wanted, writer, progress, run_on).measure()
-            finally:
-                Path(lock.lock_file).unlink(missing_ok=True)
-    except Timeout as error:
-        raise BadInputError(f"{out} is being written by another sweep; name another file or wait") from error
-    return read(out)
+    with only_writer(out):
+        wanted = Wanted(codecs, dataset, rates, chosen, limit)
+        _Sweep(wanted, Writer(out, run), progress, run_on).measure()
+        return read(out)
 
 
 def _check(codecs: Sequence[RateCodec], rates: Sequence[float]) -> None:

@@ -149,7 +149,10 @@ def steps(summary: pd.DataFrame, metric_names: Sequence[str], default: int) -> F
             axis.axvline(default, color=COLOURS["grey"], linewidth=0.9, linestyle=":")
         axis.set_title(metric_label(metric))
         axis.set_xlabel("denoising steps")
-        axis.set_xticks(sorted(int(count) for count in rows["steps"].unique()))
+        axis.set_xscale("symlog", linthresh=1)
+        tried = sorted(int(count) for count in rows["steps"].unique())
+        axis.set_xticks(tried, labels=map(str, tried))
+        axis.minorticks_off()
     legend(figure, axes)
     return figure
 

@@ -66,6 +66,27 @@ def shipped_runs(curves: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def photographs(table: pd.DataFrame, lambdas: Sequence[float]) -> Figure:
+    """Bits above those of the most photographs against how many the entropy model learned from, one line a lambda.
+
+    Args:
+        table: columns photographs, lambda, excess (a share).
+    """
+    figure, axes = canvas(height=2.8)
+    axis = axes[0, 0]
+    looks = zip(("vermilion", "blue", "green", "purple"), CHANNEL_MARKS, strict=True)
+    for lambda_, (colour, mark) in zip(lambdas, looks, strict=False):
+        rows = table[table["lambda"] == lambda_]
+        label = f"λ = {lambda_:.3g}" if lambda_ < 1000 else f"λ = {lambda_:.0f}"
+        axis.plot(rows["photographs"], 100 * rows["excess"], color=COLOURS[colour], marker=mark, label=label)
+    axis.set(xscale="log", xlabel="photographs to learn from", ylabel="more bits (%)", ylim=(-2, None))
+    axis.set_xticks(sorted(table["photographs"].unique()))
+    plain_ticks(axis.xaxis)
+    axis.minorticks_off()
+    axis.legend()
+    return figure
+
+
 def predictions(table: pd.DataFrame) -> Figure:
     """What P_phi says against lambda: the step of each channel, and t beside the matched t; bands are min to max."""
     figure, axes = canvas(columns=2, height=3.0)

@@ -84,9 +84,7 @@ class CodecRecipe:
         config = self.config
         alone = step < config.rate_only_steps
         x, y = self.crops.draw(config.rate_only_batch_size if alone else config.batch_size, generator)
-        low, high = config.log2_lambda
-        uniform = torch.rand(len(y), generator=generator)
-        lambda_ = torch.exp2(low + (high - low) * uniform).to(self.device)
+        lambda_ = self.draw_lambda(len(y), generator).to(self.device)
         y = y.to(self.device)
         with torch.autocast(y.device.type, enabled=False):
             alpha_index, beta, t = self._parameters(y, lambda_, generator if alone else None)
@@ -107,10 +105,17 @@ class CodecRecipe:
         assert x is not None
         squared_error = self._squared_error(x.to(self.device), z_hat, alpha, beta, t)
         terms |= {"mse": squared_error.mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
-        # the gradient of log L: no lambda drowns the others
-        trade_off = lambda_ * squared_error + rate
-        trade_off = trade_off / trade_off.detach()
+        trade_off = self.weighed(lambda_ * squared_error + rate)
         return {"loss": trade_off.mean() + terms["bpp"], **terms}
+
+    def weighed(self, trade_off: Tensor) -> Tensor:
+        """The trade-off L of each crop, with the gradient of log L: no lambda drowns the others."""
+        return trade_off / trade_off.detach()
+
+    def draw_lambda(self, count: int, generator: torch.Generator) -> Tensor:
+        """lambda for each crop, (count,): uniform in log lambda."""
+        low, high = self.config.log2_lambda
+        return torch.exp2(low + (high - low) * torch.rand(count, generator=generator))
 
     def _parameters(
         self, y: Tensor, lambda_: Tensor, jitter: torch.Generator | None
