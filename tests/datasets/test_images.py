@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffusion_codec import datasets, fetch
+from diffusion_codec.datasets.photos import Fingerprint
 from diffusion_codec.errors import BadInputError, MissingDataError
 
 
@@ -105,27 +106,35 @@ def _recompressed(pixels: np.ndarray, scale: float) -> bytes:
     return buffer.getvalue()
 
 
+def _fingerprints(items) -> list[Fingerprint]:
+    return [datasets.fingerprint(item.id, item.pixels()) for item in items]
+
+
 @pytest.mark.parametrize("copy", ["exact", "scaled"])
 def test_a_copy_of_a_test_photograph_is_found(copy, sample, tmp_path):
     source = sample[2]
     data = source.path.read_bytes() if copy == "exact" else _recompressed(source.pixels(), 0.4)
     (tmp_path / "holiday.jpg").write_bytes(data)
-    (tmp_path / "other.png").write_bytes(sample[0].path.read_bytes())
-    train = datasets.photographs(tmp_path)
-    with pytest.raises(datasets.OverlapError, match="holiday = coffee"):
-        datasets.assert_disjoint(train, datasets.from_files("test", "folder", [source.path]))
+    Image.fromarray(sample[0].pixels()[::-1]).save(tmp_path / "other.png")
+    train = _fingerprints(datasets.photographs(tmp_path))
+    with pytest.raises(datasets.OverlapError, match=r"^1 of the photographs .* \(holiday = coffee\)"):
+        datasets.assert_disjoint(train, ["sample"])
+    datasets.assert_disjoint(train[1:], ["sample"])
 
 
 def test_different_photographs_are_not_confused(sample):
-    items = list(sample)
-    assert datasets.overlap(items, items) == [(i.id, i.id) for i in items]
+    prints = _fingerprints(sample)
+    assert datasets.overlap(prints, prints) == [(p.id, p.id) for p in prints]
+
+
+def test_a_set_that_is_not_here_is_left_out(sample, monkeypatch):
+    monkeypatch.setattr(fetch.Store, "find", lambda store, name: None)
+    datasets.assert_disjoint(_fingerprints(sample))
 
 
 def test_nothing_is_trained_on_what_is_measured():
-    """The project's own sets; the sample photographs are always there to be compared with."""
+    """The project's own photographs; the sample photographs are always there to be compared with."""
     train = fetch.store().find("train-photos")
     if train is None:
         pytest.skip("the training photographs are not on this machine")
-    tests = [n for n in ("kodak", "coco-val2017-128", "sample") if fetch.store().find(n)]
-    items = [item for name in tests for item in datasets.load(name)]
-    assert datasets.overlap(datasets.load("train-photos"), items) == []
+    datasets.assert_disjoint(_fingerprints(datasets.load("train-photos")))

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from diffusion_codec import fetch
-from diffusion_codec.datasets import SeptupletCrops, Septuplets
+from diffusion_codec.datasets import Septuplets
 from diffusion_codec.datasets.vimeo import BrokenSequenceError
 from diffusion_codec.errors import BadInputError, MissingDataError
 
@@ -42,49 +41,7 @@ def test_real_septuplets():
     test = Septuplets.named("vimeo90k-septuplet-48", "test")
     assert (len(train), len(test)) == (40, 8)
     assert not set(train.names) & set(test.names)
-    crops = SeptupletCrops(train, crop=256)
-    assert crops[39].shape == (3, 256, 256)
-
-
-def test_crops_depend_on_seed_epoch_and_index_only(root):
-    crops = SeptupletCrops(Septuplets.open(root, "train"), 64, seed=3)
-    again = SeptupletCrops(Septuplets.open(root, "train"), 64, seed=3)
-    first = crops[0]
-    crops[1]
-    assert torch.equal(crops[0], first)
-    assert torch.equal(again[0], first)
-    again.set_epoch(1)
-    assert not torch.equal(again[0], first)
-    assert not torch.equal(SeptupletCrops(again.septuplets, 64, seed=4)[0], first)
-    assert first.dtype == torch.float32
-    assert -1 <= first.min() < first.max() <= 1
-
-
-def test_crops_are_parts_of_frames_some_of_them_mirrored(root):
-    septuplets = Septuplets.open(root, "test")
-    crops = SeptupletCrops(septuplets, crop=256)  # full height: only the column and the mirror are free
-    frames = [septuplets.frame(0, n) for n in range(1, 8)]
-    mirrored = 0
-    for epoch in range(16):
-        crops.set_epoch(epoch)
-        patch = ((crops[0] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        found = [
-            flip
-            for flip in (False, True)
-            for frame in frames
-            for left in range(193)
-            if np.array_equal((patch[:, ::-1] if flip else patch)[0], frame[0, left : left + 256])
-        ]
-        assert found
-        mirrored += found[0]
-    assert 0 < mirrored < 16
-
-
-def test_a_loader_with_workers_sees_the_same(root):
-    crops = SeptupletCrops(Septuplets.open(root, "train"), 32, seed=1)
-    alone = list(torch.utils.data.DataLoader(crops, batch_size=2))
-    worker = list(torch.utils.data.DataLoader(crops, batch_size=2, num_workers=1))
-    assert torch.equal(alone[0], worker[0])
+    assert train.frame(39, 7).shape == (256, 448, 3)
 
 
 def test_missing_list(root):
@@ -117,8 +74,6 @@ def test_odd_list(text, root):
         Septuplets.open(root, "train")
 
 
-def test_impossible_crops(root):
-    with pytest.raises(BadInputError, match="1 to 256"):
-        SeptupletCrops(Septuplets.open(root, "train"), crop=257)
+def test_impossible_frame(root):
     with pytest.raises(BadInputError, match="1 to 7"):
         Septuplets.open(root, "train").frame(0, 8)

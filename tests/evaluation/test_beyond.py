@@ -161,6 +161,17 @@ def test_the_stored_entropy_models_say_what_the_book_says() -> None:
     assert "lattice-from-noise" not in " ".join(beyond.entropy_table(path).columns)
 
 
+def test_a_variant_without_a_file_of_that_rate_has_a_dash(tmp_path: Path) -> None:
+    path = tmp_path / "lambda.csv"
+    path.write_text(
+        "dataset,variant,lowest_bpp,highest_bpp,psnr at 0.1,lpips-alex at 0.1\n"
+        "kodak[:4],even,0.02,0.3,24.0,0.2\nkodak[:4],four,0.2,0.3,,\n"
+    )
+    table = beyond.lambda_table(path)
+    assert table.iloc[0].tolist() == ["even", "0.020 to 0.300", "24.00", "0.2000"]
+    assert table.iloc[1].tolist() == ["four", "0.200 to 0.300", "–", "–"]
+
+
 def test_the_stored_choices_say_what_the_book_says() -> None:
     table = pd.read_csv(repository_root() / "data/results/codec_choices.csv").set_index("choice")
     psnr, lpips = table["psnr at 0.1"], table["lpips-alex at 0.1"]

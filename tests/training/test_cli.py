@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from diffusion_codec import codec_weights, fetch
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.files import OutputError, TargetExistsError
 from diffusion_codec.training.cli import app
 from diffusion_codec.training.latents import load_taesd
 
@@ -47,11 +50,22 @@ def test_a_new_backbone_and_its_codec_from_photographs(photos: Path, teacher: Pa
     run("export", *runs, "--out", tmp_path / "backbone")
     backbone = Backbone.from_pretrained(tmp_path / "backbone")
     assert backbone.name == "mini"
+    with pytest.raises(TargetExistsError, match="--force"):
+        run("export", *runs, "--out", tmp_path / "backbone")
+    with pytest.raises(OutputError, match="is a file"):
+        run("export", *runs, "--out", photos / "0.png", "--force")
+    run("export", *runs, "--out", tmp_path / "backbone", "--name", "renamed", "--force")
+    assert Backbone.from_pretrained(tmp_path / "backbone").name == "renamed"
 
     data = ("--septuplets", "vimeo90k-septuplet-48", "--backbone", tmp_path / "backbone")
     run("codec", *common, *data, "--frames", 1, "--out", tmp_path / "codec")
     weights = tmp_path / "weights"
     run("export-codec-weights", "--run", tmp_path / "codec", "--out", weights / "new.safetensors")
+    with pytest.raises(TargetExistsError, match="--force"):
+        run("export-codec-weights", "--run", tmp_path / "codec", "--out", weights / "new.safetensors")
+    (weights / "new.safetensors").write_bytes(b"of another run")
+    run("export-codec-weights", "--run", tmp_path / "codec", "--out", weights / "new.safetensors", "--force")
+    assert [path.name for path in weights.iterdir()] == ["new.safetensors"]
     codec = Codec(backbone, codec_weights.load(weights / "new.safetensors"))
     pixels = np.asarray(Image.open(photos / "0.png"))
     compressed = codec.compress(pixels)
@@ -70,6 +84,37 @@ def test_a_new_backbone_and_its_codec_from_photographs(photos: Path, teacher: Pa
     assert "## Measured on sample[:1] (1 images)" in (tmp_path / "backbone" / "README.md").read_text()
 
 
+def test_a_table_without_a_folder_is_found_before_any_training(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "absent" / "table.csv"
+    with pytest.raises(OutputError, match="does not exist"):
+        run(
+            "denoiser-study",
+            "--config",
+            "smoke",
+            "--photos",
+            photos,
+            "--out",
+            tmp_path / "out",
+            "--table",
+            table,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_latents_are_those_of_the_photographs_at_hand(photos: Path, teacher: Path, tmp_path: Path) -> None:
+    """A second run beside the first, on other photographs of the same number and sizes."""
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in photos.iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(others / path.name)
+    for name, folder in (("a", photos), ("b", others)):
+        out = ("--out", tmp_path / "runs" / name)
+        run("denoiser", "--config", "smoke", "--photos", folder, "--teacher", teacher, *out)
+    a, b = (load_file(path) for path in (tmp_path / "runs" / "cache").iterdir())
+    assert a.keys() == b.keys()
+    assert not any(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_septuplets_alone_as_the_paper_trains(tmp_path: Path) -> None:
     if fetch.store().find("vimeo90k-septuplet-48") is None:
         pytest.skip("the Vimeo-90k sample is not in the mirror")
@@ -82,8 +127,6 @@ def test_teacher_reproduces_its_published_round_trip(teacher: Path) -> None:
     found = fetch.store().find("kodak")
     if found is None:
         pytest.skip("Kodak is neither in the mirror nor in the cache")
-    import torch
-
     pixels = np.asarray(Image.open(next(found.path.glob("*23.png"))).convert("RGB"))
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     model = load_taesd(teacher)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.training.latents import cached_latents
-from diffusion_codec.training.photos import LatentCrops
+from diffusion_codec.training.latents import cache_file, cached_latents
+from diffusion_codec.training.photos import LatentCrops, PhotoCrops
 
 
 def photos(count: int = 2) -> list[torch.Tensor]:
@@ -34,6 +34,16 @@ def test_cache_of_other_photographs_is_refused(tmp_path: Path) -> None:
         cached_latents(encode, photos(3), cache)
 
 
+def test_the_cache_is_named_after_pixels_and_weights(tmp_path: Path) -> None:
+    encoder = torch.nn.Conv2d(3, 4, 1)
+    name = cache_file(tmp_path, encoder, photos())
+    assert cache_file(tmp_path, encoder, photos()) == name
+    others = photos()
+    others[1][0, 5, 7] += 1
+    assert cache_file(tmp_path, encoder, others) != name
+    assert cache_file(tmp_path, torch.nn.Conv2d(3, 4, 1), photos()) != name
+
+
 def test_crops_and_latents_are_of_the_same_place() -> None:
     generator = torch.Generator().manual_seed(0)
     picture = torch.randint(0, 256, (3, 12, 16), dtype=torch.uint8, generator=generator)
@@ -47,3 +57,11 @@ def test_crops_and_latents_are_of_the_same_place() -> None:
 def test_photographs_smaller_than_a_crop_are_left_out() -> None:
     crops = LatentCrops(None, [torch.zeros(4, 4, 4), torch.ones(4, 8, 8)], 64)
     assert crops.draw(3, torch.Generator().manual_seed(0))[1].min() == 1
+
+
+def test_photographs_all_smaller_than_a_crop_are_one_line() -> None:
+    message = "none of the 2 photographs has the 128 px a side of a crop"
+    with pytest.raises(BadInputError, match=message):
+        LatentCrops(None, [torch.zeros(4, 8, 8)] * 2, 128)
+    with pytest.raises(BadInputError, match=message):
+        PhotoCrops(photos(2), 128)

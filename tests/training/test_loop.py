@@ -1,5 +1,7 @@
 import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from diffusion_codec.training.autoencoder import AutoencoderConfig, build_autoen
 from diffusion_codec.training.cli import read_config
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
+from diffusion_codec.training.export import load_denoiser, run_history
 from diffusion_codec.training.loop import LoopConfig, NotFiniteError, learning_rate_at, train
 from diffusion_codec.training.photos import LatentCrops
 from tests.tiny import tiny_backbone
@@ -73,6 +76,88 @@ def test_curves_have_each_row_once_after_a_resume(tmp_path: Path) -> None:
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+class TwoStages:
+    """Stage one, three steps long, logs ``early``; stage two ``late``. Terms are the step's number."""
+
+    def __init__(self, log_every: int = 2) -> None:
+        self.config = LoopConfig(steps=6, batch_size=1, learning_rate=1e-3, log_every=log_every)
+        self.model: nn.Module = nn.Linear(1, 1)
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        term = torch.tensor(float(step))
+        return {"loss": self.model(torch.ones(1, 1)).sum(), "early" if step < 3 else "late": term}
+
+
+@pytest.mark.parametrize("stop", [None, 2, 4])
+def test_curves_keep_the_columns_of_every_stage(stop: int | None, tmp_path: Path) -> None:
+    if stop:
+        train(TwoStages(), tmp_path, stop)
+    train(TwoStages(), tmp_path)
+    with (tmp_path / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["step", "loss", "early", "steps_per_second", "late"]
+    assert [row["early"] for row in rows] == ["0.5", "2.0", ""]
+    assert [row["late"] for row in rows] == ["", "3.0", "4.5"]
+    assert set(run_history(tmp_path)["losses"]) == {"loss", "late"}
+
+
+def settings_of(out: Path) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((out / "config.json").read_text())
+    return stored
+
+
+def test_a_run_is_not_continued_with_other_settings(tmp_path: Path) -> None:
+    train(codec_recipe(), tmp_path, stop_after=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        BadInputError, match=r"begun with .*\(learning_rate 0.001, now 0.002; seed 0, now 1\)"
+    ):
+        train(codec_recipe(learning_rate=2e-3, seed=1, steps=8), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_is_continued_to_more_steps(tmp_path: Path) -> None:
+    train(codec_recipe(), tmp_path)
+    state = train(codec_recipe(steps=8, log_every=2, checkpoint_every=4), tmp_path)
+    assert state.step == settings_of(tmp_path)["steps"] == 8
+
+
+def test_a_run_from_before_a_setting_existed_has_its_default(tmp_path: Path) -> None:
+    train(codec_recipe(), tmp_path, stop_after=2)
+    kept = {name: value for name, value in settings_of(tmp_path).items() if name != "dithered"}
+    (tmp_path / "config.json").write_text(json.dumps(kept | {"l2_weight": 0.0}))  # and one that is no more
+    with pytest.raises(BadInputError, match="dithered False, now True"):
+        train(codec_recipe(dithered=True), tmp_path)
+    assert train(codec_recipe(), tmp_path).step == 6
+
+
+def test_a_run_without_its_settings_is_continued(tmp_path: Path) -> None:
+    train(codec_recipe(), tmp_path, stop_after=2)
+    (tmp_path / "config.json").unlink()
+    assert train(codec_recipe(), tmp_path, stop_after=3).step == 3
+    assert settings_of(tmp_path)["steps"] == 6
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_damaged_settings_are_one_line(text: str, tmp_path: Path) -> None:
+    train(denoiser_recipe(), tmp_path, stop_after=2)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BadInputError, match=r"config\.json' is damaged or of another recipe"):
+        train(denoiser_recipe(), tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_a_truncated_checkpoint_is_one_line(size: int, tmp_path: Path) -> None:
+    train(denoiser_recipe(), tmp_path, stop_after=2)
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    for read in (lambda: train(denoiser_recipe(), tmp_path), lambda: load_denoiser(tmp_path)):
+        with pytest.raises(BadInputError, match=r"state\.safetensors' is truncated.* remove it and train"):
+            read()
+    path.unlink()
+    assert train(denoiser_recipe(), tmp_path, stop_after=2).step == 2
+
+
 def test_the_backbone_does_not_change(tmp_path: Path) -> None:
     recipe = codec_recipe()
     before = recipe.backbone.weights_hash()
@@ -134,6 +219,15 @@ def test_an_unknown_key_is_an_error(tmp_path: Path) -> None:
     path.write_text("steps: 1\nbatch_size: 1\nlearning_rate: 1\nlerning_rate: 2\n")
     with pytest.raises(BadInputError, match="lerning_rate"):
         read_config("denoiser", str(path), DenoiserConfig)
+
+
+@pytest.mark.parametrize("data", [b"steps: [1\nbatch_size: 1\n", b"a: b: c", b"\xff\xfe\xff"])
+def test_what_is_no_yaml_is_one_line(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(data)
+    with pytest.raises(BadInputError, match=r"x\.yaml is not YAML") as caught:
+        read_config("denoiser", str(path), DenoiserConfig)
+    assert "\n" not in str(caught.value)
 
 
 def test_autoencoder_of_the_configured_shape() -> None:

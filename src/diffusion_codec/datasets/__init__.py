@@ -5,17 +5,17 @@
 
 from diffusion_codec import fetch
 from diffusion_codec.datasets.images import ImageDataset, ImageItem, from_files, from_rows, subset
-from diffusion_codec.datasets.photos import OverlapError, assert_disjoint, overlap, photographs
-from diffusion_codec.datasets.vimeo import SeptupletCrops, Septuplets
+from diffusion_codec.datasets.photos import OverlapError, assert_disjoint, fingerprint, overlap, photographs
+from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
 
 __all__ = [
     "ImageDataset",
     "ImageItem",
     "OverlapError",
-    "SeptupletCrops",
     "Septuplets",
     "assert_disjoint",
+    "fingerprint",
     "from_files",
     "from_rows",
     "load",

@@ -28,7 +28,11 @@ class ImageItem:
     _index: int = field(repr=False)
 
     def pixels(self) -> Pixels:
-        """uint8 H x W x 3, sRGB, turned as its EXIF orientation says. Raises BadInputError if damaged."""
+        """uint8 H x W x 3, turned as its EXIF orientation says. Raises BadInputError if damaged.
+
+        Unlike `image_io.load_image`, it reads the stored values as sRGB, without an embedded colour profile, and
+        clips 16 bits: everything measured so far was measured on these pixels.
+        """
         try:
             return np.array(self._rows[self._index]["image"].convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:

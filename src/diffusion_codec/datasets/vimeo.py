@@ -1,4 +1,4 @@
-"""Vimeo-90k septuplets (Xue et al., IJCV 2019) in the official layout, and random crops of them for training.
+"""Vimeo-90k septuplets (Xue et al., IJCV 2019) in the official layout.
 
 The official layout: `sequences/<5 digits>/<4 digits>/im1.png` to `im7.png`, 448 x 256, and the lists
 `sep_trainlist.txt` (64,612 lines) and `sep_testlist.txt` (7,824 lines), one `<5 digits>/<4 digits>` a line.
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from diffusion_codec import fetch
 from diffusion_codec.errors import BadInputError, MissingDataError
@@ -93,38 +91,3 @@ def _read_list(path: Path) -> tuple[str, ...]:
             f"{path} lists sequences as 00001/0001, one a line, not {odd[0] if odd else 'nothing'!r}"
         )
     return names
-
-
-class SeptupletCrops(torch.utils.data.Dataset[Tensor]):
-    """Random frame, crop and mirror of each sequence: 3 x crop x crop, float32 in [-1, 1].
-
-    Which crop depends only on (seed, epoch, index), so that neither the number of workers nor the order
-    changes it. Call `set_epoch` to see other crops.
-    """
-
-    def __init__(self, septuplets: Septuplets, crop: int = 256, seed: int = 0) -> None:
-        if not 1 <= crop <= HEIGHT:
-            raise BadInputError(f"crops of {WIDTH} x {HEIGHT} frames are 1 to {HEIGHT} a side, not {crop}")
-        self.septuplets = septuplets
-        self.crop = crop
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the crops of another pass over the set."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.septuplets)
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < len(self):
-            raise IndexError(f"this split has {len(self)} sequences, no number {index}")
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        pixels = self.septuplets.frame(index, int(rng.integers(1, FRAMES + 1)))
-        top = int(rng.integers(HEIGHT - self.crop + 1))
-        left = int(rng.integers(WIDTH - self.crop + 1))
-        patch = pixels[top : top + self.crop, left : left + self.crop]
-        if rng.random() < 0.5:
-            patch = patch[:, ::-1]
-        return torch.from_numpy(patch.transpose(2, 0, 1).astype(np.float32)) / 127.5 - 1

@@ -155,6 +155,22 @@ def integers_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def lambda_table(path: Path) -> pd.DataFrame:
+    """`lambda_choices.csv` for readers: the span of rates and the measures, a dash where a variant has no such file."""
+    table = pd.read_csv(path)
+    ends = zip(table["lowest_bpp"], table["highest_bpp"], strict=True)
+    columns = {
+        "how lambda is learned": table["variant"],
+        "bits per pixel": [f"{a:.3f} to {b:.3f}" for a, b in ends],
+    }
+    for name in COLUMNS:
+        for column in table.columns[table.columns.str.startswith(f"{name} at ")]:
+            rate = column.removeprefix(f"{name} at ")
+            shown = table[column].map(lambda value, digits=2 if name == "psnr" else 4: f"{value:.{digits}f}")
+            columns[f"{LABELS[name]} at {rate}"] = shown.replace("nan", "–")
+    return pd.DataFrame(columns)
+
+
 def choices_table(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`choices` for readers: what is asked, what was chosen, and both measures."""
     asked = table["question"].map({"base": "the base", "default": "the base", **QUESTIONS})

@@ -1,6 +1,5 @@
 """``diffusion-codec train autoencoder | denoiser | codec | export``."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from importlib import resources
@@ -19,16 +18,16 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.fetch import locate
-from diffusion_codec.files import write_atomically
+from diffusion_codec.files import OutputError, TargetExistsError, check_target, write_atomically
 from diffusion_codec.training import denoiser_study as denoisers
 from diffusion_codec.training import parallel
 from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
 from diffusion_codec.training.card import codec_card, denoising, model_card, round_trip
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, warm_start
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
-from diffusion_codec.training.entropy_models import VARIANTS, train_variants
+from diffusion_codec.training.entropy_models import VARIANTS, train_on_fewer, train_variants
 from diffusion_codec.training.export import export_backbone, export_codec, load_autoencoder, run_history
-from diffusion_codec.training.latents import cached_latents, load_taesd
+from diffusion_codec.training.latents import cache_file, cached_latents, load_taesd
 from diffusion_codec.training.loop import LoopConfig, train
 from diffusion_codec.training.photos import LatentCrops, load_photos
 from diffusion_codec.training.septuplets import SeptupletCropsWithLatents, spread_frames
@@ -48,6 +47,7 @@ TeacherOption = Annotated[
     Path | None, typer.Option(help="Folder of TAESD's two weight files (default: from the manifest).")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
 StopOption = Annotated[
     int | None, typer.Option(help="Stop after this many steps in all; run again to continue.")
 ]
@@ -57,7 +57,7 @@ def read_config(recipe: str, name: str, model: type[Config]) -> Config:
     """The typed configuration ``configs/<recipe>-<name>.yaml``, or any YAML file.
 
     Raises:
-        BadInputError: no such file, or a key or value the recipe does not know.
+        BadInputError: no such file, no YAML in it, or a key or value the recipe does not know.
     """
     folder = Path(str(resources.files("diffusion_codec"))) / "training" / "configs"
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{recipe}-{name}.yaml"
@@ -71,6 +71,8 @@ def read_config(recipe: str, name: str, model: type[Config]) -> Config:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise BadInputError(f"{path}: {problems}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _photos(folder: Path | None, limit: int | None) -> list[Tensor]:
@@ -81,23 +83,20 @@ def _teacher(folder: Path | None) -> AutoencoderTiny:
     return load_taesd(folder or locate("taesd").path)
 
 
-def _teacher_latents(photos: list[Tensor], teacher: Path | None, out: Path, device: str) -> list[Tensor]:
-    model = _teacher(teacher).to(device, memory_format=torch.channels_last)
-    cache = out.parent / "cache" / f"teacher-{len(photos)}.safetensors"
-    with parallel.main_first(device):
-        return cached_latents(lambda x: model.encode(x).latents, photos, cache, device)
-
-
-def _own_latents(
-    vae: nn.Module, encode: Encode, photos: list[Tensor], out: Path, device: str
-) -> list[Tensor]:
-    """Latents by ``vae``'s own encoder; the cache is named after its weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(vae.encoder.state_dict().items()):  # type: ignore[union-attr]
-        digest.update(name.encode() + value.cpu().half().numpy().tobytes())
-    cache = out.parent / "cache" / f"latents-{digest.hexdigest()[:8]}-{len(photos)}.safetensors"
+def _latents(vae: nn.Module, encode: Encode, photos: list[Tensor], out: Path, device: str) -> list[Tensor]:
+    """Latents by ``vae``'s own encoder, kept in ``cache`` beside the run."""
+    cache = cache_file(out.parent / "cache", vae.encoder, photos)  # type: ignore[arg-type]
     with parallel.main_first(device):
         return cached_latents(encode, photos, cache, device)
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"'{folder}' is a file, expected the name of a folder to write")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise TargetExistsError(
+            f"'{folder}' exists already: choose another name, or overwrite it with --force"
+        )
 
 
 @app.command()
@@ -147,11 +146,9 @@ def denoiser(
     """Epsilon-prediction on Stable Diffusion's schedule."""
     settings, device = parallel.own(read_config("denoiser", config, DenoiserConfig), device)
     pixels = _photos(photos, settings.photos_limit)
-    if not autoencoder:
-        latents = _teacher_latents(pixels, teacher, out, device)
-    else:
-        model = load_autoencoder(autoencoder).to(device, memory_format=torch.channels_last)
-        latents = _own_latents(model, lambda x: model.encode(x).latents, pixels, out, device)
+    model = load_autoencoder(autoencoder) if autoencoder else _teacher(teacher)
+    model = model.to(device, memory_format=torch.channels_last)
+    latents = _latents(model, lambda x: model.encode(x).latents, pixels, out, device)
     recipe = DenoiserRecipe(settings, latents, device)
     if start_from is not None:
         recipe.model.load_state_dict(Backbone.from_pretrained(start_from).unet.state_dict())
@@ -170,15 +167,16 @@ def denoiser_study(
     device: DeviceOption = "cpu",
 ) -> None:
     """Small denoisers trained alike, compared on quantised latents: prediction, noise, and plain regression."""
+    check_target(table, force=True)
     settings = read_config("denoiser", config, DenoiserConfig)
     frozen_backbone = Backbone.from_pretrained(backbone, device)
     pixels = _photos(photos, settings.photos_limit)
-    latents = _own_latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device)
+    latents = _latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device)
     candidates = denoisers.train_variants(settings, latents, frozen_backbone, out, device)
     images = datasets.load(dataset, limit)
     measured = denoisers.measure(candidates, frozen_backbone, images)
     measured.insert(0, "dataset", images.name)
-    measured.to_csv(table, index=False)
+    write_atomically(table, measured.to_csv(index=False).encode(), force=True)
 
 
 @app.command()
@@ -208,7 +206,7 @@ def codec(
         pixels = [*_photos(photos, settings.photos_limit), *spread_frames(data, frames)]
         crops = LatentCrops(
             pixels,
-            _own_latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device),
+            _latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device),
             settings.crop,
         )
     recipe = CodecRecipe(settings, frozen_backbone, crops, device)
@@ -222,11 +220,15 @@ def entropy_models(
     out: OutOption,
     config: ConfigOption = "cpu",
     only: Annotated[list[str] | None, typer.Option(help=f"Only these; of {', '.join(VARIANTS)}.")] = None,
+    on_fewer: Annotated[
+        list[int] | None,
+        typer.Option(help="Instead of every kind: the kind that ships, on so many photographs."),
+    ] = None,
     backbone: Annotated[str, typer.Option(help="Whose latents of the training photographs.")] = "mini",
     photos: PhotosOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Entropy models of every kind, trained alike, to be compared."""
+    """Entropy models of every kind, or on fewer and fewer photographs, trained alike, to be compared."""
     settings = read_config("entropy", config, CodecConfig)
     names = only or list(VARIANTS)
     unknown = [name for name in names if name not in VARIANTS]
@@ -235,9 +237,14 @@ def entropy_models(
     frozen_backbone = Backbone.from_pretrained(backbone, device)
     pixels = _photos(photos, settings.photos_limit)
     crops = LatentCrops(
-        None, _own_latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device), settings.crop
+        None, _latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device), settings.crop
     )
-    train_variants(settings, frozen_backbone, crops, out, names, device)
+    if not on_fewer:
+        train_variants(settings, frozen_backbone, crops, out, names, device)
+        return
+    if not 1 <= min(on_fewer) <= max(on_fewer) <= len(crops.latents):
+        raise BadInputError(f"--on-fewer {on_fewer}: expected 1 to {len(crops.latents)} photographs")
+    train_on_fewer(settings, frozen_backbone, crops, out, on_fewer, device)
 
 
 @app.command()
@@ -248,8 +255,10 @@ def export(
     denoiser: Annotated[Path, typer.Option(help="Run of the denoiser recipe.")],
     out: Annotated[Path, typer.Option(help="Folder of the new backbone.")],
     name: str = "mini",
+    force: ForceOption = False,
 ) -> None:
     """Write a backbone folder (half precision, diffusers layout) from two runs."""
+    _check_folder(out, force)
     export_backbone(autoencoder, denoiser, out, name)
 
 
@@ -257,8 +266,11 @@ def export(
 def export_codec_weights(
     run: Annotated[Path, typer.Option(help="Run of the codec recipe.")],
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    force: ForceOption = False,
 ) -> None:
     """Write codec weights (P_phi, entropy model in integers, probability tables) from a run."""
+    if out.exists():
+        check_target(out, force)
     export_codec(run, out)
 
 

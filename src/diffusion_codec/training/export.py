@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from diffusion_codec.schedule import STABLE_DIFFUSION
 from diffusion_codec.training.autoencoder import AutoencoderConfig, build_autoencoder
 from diffusion_codec.training.codec import CodecConfig, CodecModel
 from diffusion_codec.training.denoiser import DenoiserConfig, build_denoiser
+from diffusion_codec.training.loop import open_checkpoint
 
 LATENT_SPACE = "stable-diffusion-1"
 DISCRIMINATOR = ".discriminator."
@@ -28,14 +28,14 @@ def averaged_weights(runs: Sequence[Path], model: nn.Module) -> nn.Module:
     """``model`` with the moving averages of the runs' last checkpoints; of two for one parameter, the later run's.
 
     Raises:
-        BadInputError: a folder holds no checkpoint of this model, or a parameter is in none of them.
+        BadInputError: a folder holds no whole checkpoint of this model, or a parameter is in none of them.
     """
     state: dict[str, Tensor] = {}
     for run in runs:
         path = run / "state.safetensors"
         if not path.is_file():
             raise BadInputError(f"{run} holds no checkpoint; train first")
-        with safe_open(path, "pt") as file:
+        with open_checkpoint(path) as file:
             names = [n for n in file.keys() if n.startswith("ema.") and DISCRIMINATOR not in n]  # noqa: SIM118
             state |= {n.removeprefix("ema."): file.get_tensor(n) for n in names}
     found = model.load_state_dict(state, strict=False)

@@ -3,13 +3,14 @@
 The teacher is TAESD, the published tiny autoencoder of SD-1.x latents: ``mini`` learns its latent space from it.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.training.photos import to_unit
@@ -32,6 +33,19 @@ def load_taesd(folder: Path) -> AutoencoderTiny:
     return model.eval().requires_grad_(False)
 
 
+def cache_file(folder: Path, encoder: nn.Module, photos: list[Tensor]) -> Path:
+    """Where in ``folder`` the latents of just these photographs by just this encoder are kept.
+
+    Its name has the start of the SHA-256 of the weights, in half precision, and of the pixels.
+    """
+    weights, pixels = hashlib.sha256(), hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        weights.update(name.encode() + value.cpu().half().numpy().tobytes())
+    for photo in photos:
+        pixels.update(repr(tuple(photo.shape)).encode() + photo.numpy().tobytes())
+    return folder / f"latents-{weights.hexdigest()[:8]}-{len(photos)}-{pixels.hexdigest()[:16]}.safetensors"
+
+
 @torch.no_grad()
 def cached_latents(
     encode: Callable[[Tensor], Tensor], photos: list[Tensor], cache: Path | None = None, device: str = "cpu"
@@ -40,9 +54,10 @@ def cached_latents(
 
     Args:
         encode: (1, 3, H, W) in -1..1 -> (1, 4, H/8, W/8); run in bfloat16.
+        cache: of :func:`cache_file`; by itself it does not tell photographs of one size apart.
 
     Raises:
-        BadInputError: the cache is of other photographs.
+        BadInputError: the cache is of photographs of other sizes, or of another number.
     """
     if cache is not None and cache.exists():
         stored = load_file(cache)

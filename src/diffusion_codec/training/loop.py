@@ -21,12 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffusion_codec.errors import DiffusionCodecError
+from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.files import OutputError, write_atomically
 from diffusion_codec.training import parallel
 from diffusion_codec.training.parallel import Share
 
 ALONE = Share()
+MAY_CHANGE = ("steps", "log_every", "checkpoint_every")
+"""Settings that a run may be continued with at another value."""
 
 
 class LoopConfig(BaseModel):
@@ -180,8 +182,12 @@ class TrainingState:
             ) from error
 
     def load(self, path: Path) -> None:
-        """Continue from a file :meth:`save` wrote for the same model."""
-        with safe_open(path, "pt") as file, torch.no_grad():
+        """Continue from a file :meth:`save` wrote for the same model.
+
+        Raises:
+            BadInputError: the file is truncated or damaged, or of another model.
+        """
+        with open_checkpoint(path) as file, torch.no_grad():
             self.step = int(file.metadata()["step"])
             stored: dict[str, dict[str, Tensor]] = {}
             for key in file.keys():  # noqa: SIM118
@@ -198,19 +204,22 @@ class TrainingState:
             for group in self.optimizer.param_groups:
                 group["step"] = self.step
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[nn.Module]:
-        """The model with its moving average in place of its weights."""
-        kept = {n: p.detach().clone() for n, p in self.parameters.items()}
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.ema[name])
-        try:
-            yield self.model
-        finally:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(kept[name])
+
+@contextlib.contextmanager
+def open_checkpoint(path: Path) -> Iterator[Any]:
+    """A file that :meth:`TrainingState.save` wrote, to read tensors from.
+
+    Raises:
+        BadInputError: the file, or what is asked of it inside, is not there.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise BadInputError(
+            f"'{path}' is truncated, damaged or of another model ({error}): put a copy of it back, or remove it "
+            "and train from the beginning"
+        ) from error
 
 
 class CsvLog:
@@ -224,9 +233,10 @@ class CsvLog:
     def append(self, row: dict[str, Any]) -> None:
         """Write the table with one row more, whole or not at all."""
         self.rows.append(row)
+        columns = dict.fromkeys(name for written in self.rows for name in written)  # each stage has its own
         part = self.path.with_suffix(".part")
         with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row), restval="", extrasaction="ignore")
+            writer = csv.DictWriter(file, fieldnames=list(columns), restval="")
             writer.writeheader()
             writer.writerows(self.rows)
         part.replace(self.path)
@@ -235,44 +245,69 @@ class CsvLog:
 def train(recipe: Recipe, out: Path, stop_after: int | None = None) -> TrainingState:
     """Run ``recipe`` up to its last step, continuing from ``out`` if a checkpoint lies there.
 
+    With another number of ``steps``, the learning rate follows the new schedule from the checkpoint on; the steps
+    before it were taken on the old one.
+
     Args:
         out: folder for ``state.safetensors``, ``losses.csv`` and ``config.json``.
         stop_after: stop (and save) once this many steps are done in all; for tests and time slices.
 
     Raises:
         NotFiniteError: a loss is not finite; the state before that step is saved in ``out``.
+        BadInputError: the run in ``out`` was begun with another configuration (:data:`MAY_CHANGE` apart), or its
+            checkpoint cannot be read. Nothing is overwritten.
     """
     config = recipe.config
     state = TrainingState(recipe.model, config)
     share = parallel.share(next(iter(state.parameters.values())).device)
     out.mkdir(parents=True, exist_ok=True)
-    if share.main:
-        whole = parallel.whole(config, share).model_dump()
-        write_atomically(out / "config.json", json.dumps(whole, indent=1).encode(), force=True)
+    whole, stored = parallel.whole(config, share), out / "config.json"
     checkpoint = out / "state.safetensors"
     if checkpoint.exists():
+        if stored.exists():
+            _refuse_changes(whole, stored)
         state.load(checkpoint)
+    if share.main:
+        write_atomically(stored, json.dumps(whole.model_dump(), indent=1).encode(), force=True)
     log = CsvLog(out / "losses.csv", state.step)
     last = min(config.steps, stop_after or config.steps)
-    sums: dict[str, float] = {}
-    count, started = 0, time.monotonic()
+    window: dict[str, list[float]] = {}
+    started = time.monotonic()
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, disable=not share.main) as progress:
         task = progress.add_task("training", total=config.steps, completed=state.step, loss="")
         while state.step < last:
             losses = _one_step(recipe, state, checkpoint, share)
-            sums = {k: sums.get(k, 0.0) + v for k, v in losses.items()}
-            count += 1
+            if share.main:
+                for name, value in losses.items():
+                    window.setdefault(name, []).append(value)
             if share.main and (state.step % config.log_every == 0 or state.step == last):
-                row = {k: round(v / count, 6) for k, v in sums.items()}
-                rate = round(count / (time.monotonic() - started), 3)
+                row = {name: round(sum(values) / len(values), 6) for name, values in window.items()}
+                rate = round(len(window["loss"]) / (time.monotonic() - started), 3)
                 log.append({"step": state.step, **row, "steps_per_second": rate})
                 progress.update(task, loss=f"loss {row['loss']:.4f}")
-                sums, count, started = {}, 0, time.monotonic()
+                window, started = {}, time.monotonic()
             if share.main and (state.step % config.checkpoint_every == 0 or state.step == last):
                 state.save(checkpoint)
             progress.update(task, completed=state.step)
     return state
+
+
+def _refuse_changes(config: LoopConfig, stored: Path) -> None:
+    """Raise BadInputError unless ``config`` goes on with the run whose ``config.json`` is ``stored``."""
+    fields = type(config).model_fields
+    try:
+        values = {name: value for name, value in json.loads(stored.read_text()).items() if name in fields}
+        begun = type(config).model_validate(values)  # settings younger than the run have their defaults
+    except (ValueError, AttributeError) as error:
+        raise BadInputError(f"'{stored}' is damaged or of another recipe: choose another folder") from error
+    pairs = {name: (getattr(begun, name), getattr(config, name)) for name in fields if name not in MAY_CHANGE}
+    changed = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
+    if changed:
+        raise BadInputError(
+            f"the run in '{stored.parent}' was begun with other settings ({'; '.join(changed)}): "
+            "go on with those, or choose another folder"
+        )
 
 
 def _one_step(recipe: Recipe, state: TrainingState, checkpoint: Path, share: Share) -> dict[str, float]:
@@ -289,8 +324,8 @@ def _one_step(recipe: Recipe, state: TrainingState, checkpoint: Path, share: Sha
         terms = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
         raise NotFiniteError(
             f"step {state.step}: a loss is not finite ({terms}); the state before the step is in {checkpoint}. "
-            f"The batch is reproduced by seed {config.seed} and step {state.step}. Lower learning_rate or "
-            "gradient_clip and resume."
+            f"The batch is reproduced by seed {config.seed} and step {state.step}. Train in another folder with a "
+            "lower learning_rate or gradient_clip."
         )
     state.update(losses["loss"], share)
     return values

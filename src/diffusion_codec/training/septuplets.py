@@ -5,13 +5,22 @@ from torch import Tensor
 
 from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.datasets.vimeo import FRAMES, HEIGHT, WIDTH, Septuplets
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.training.photos import to_unit
 
 
 class SeptupletCropsWithLatents:
-    """Random sequence, frame, crop and mirror; latents by the frozen encoder. Draws are a function of the generator."""
+    """Random sequence, frame, crop and mirror; latents by the frozen encoder. Draws are a function of the generator.
+
+    Raises:
+        BadInputError: a crop is no part of a frame, or smaller than one latent position.
+    """
 
     def __init__(self, septuplets: Septuplets, backbone: Backbone, crop: int = 256):
+        if not STRIDE <= crop <= HEIGHT:
+            raise BadInputError(
+                f"crops of {WIDTH} x {HEIGHT} frames are {STRIDE} to {HEIGHT} a side, not {crop}"
+            )
         self.septuplets, self.backbone = septuplets, backbone
         self.crop = crop - crop % STRIDE
 
