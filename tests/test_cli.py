@@ -50,6 +50,7 @@ class StoringCodec:
     """Stands where the codec stands; keeps the pixels in the latent stream."""
 
     calls: ClassVar[list[dict[str, Any]]] = []
+    backbone = types.SimpleNamespace(share=lambda wanted, sizes: wanted)
 
     @classmethod
     def from_pretrained(cls, backbone: str, weights: str, device: str, run: RunOptions) -> "StoringCodec":
@@ -351,6 +352,29 @@ def test_a_full_disk(run: Run, photo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shell", "message"),
+    [
+        ('"$@" info - <&-', "standard input is closed"),
+        ('"$@" decompress - - <&-', "standard input is closed"),
+        ('"$@" compress photo.png - >&-', "standard output is closed"),
+    ],
+)
+def test_a_closed_stream_is_one_line(photo: Path, shell: str, message: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *command()], capture_output=True, text=True, check=False, cwd=photo.parent
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"diffusion-codec: error: {message}[^\n]*\n", done.stderr), done.stderr
+
+
+def test_a_closed_standard_error_hinders_nothing(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run("compress", photo, photo.with_suffix(".dfc")).code == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["compress", "a.png"], "Missing argument"),
@@ -461,6 +485,30 @@ def test_groups_are_imported_when_used(run: Run, tmp_path: Path, monkeypatch: py
     assert run("sample", "codec", "--size", "5").out == b"size 5\n"
     assert b"Usage: diffusion-codec sample codec" in run("sample", "codec", "--help").out
     del sys.modules["sample_group"]
+
+
+@pytest.mark.parametrize(("group", "extra"), [("audit", "evaluation"), ("study", "study")])
+def test_a_package_that_is_missing_is_one_line_with_its_extra(
+    group: str, extra: str, tmp_path: Path, small_dfc: DfcFile
+) -> None:
+    path = tmp_path / "a.dfc"
+    path.write_bytes(bitstream.write(small_dfc))
+    code = "import sys; sys.modules['pandas'] = None; from diffusion_codec.cli import main; main()"
+    arguments = {"audit": ["audit", str(path)], "study": ["study", "observers"]}[group]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"diffusion-codec: error: {group} needs pandas, which is not installed: "
+        f"pip install 'diffusion-codec[{extra}]'\n"
+    )
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusion_codec.audit.cli", None)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["audit", "a.dfc"])
 
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:

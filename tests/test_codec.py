@@ -1,9 +1,11 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffusion_codec import bitstream, codec_weights
 from diffusion_codec.codec import Codec, lambda_of
@@ -64,6 +66,29 @@ def test_unreachable_size_says_what_is_reachable(codec: Codec) -> None:
 def test_quality_outside_its_range(codec: Codec, quality: float) -> None:
     with pytest.raises(BadInputError, match="outside 0 to 100"):
         codec.compress(picture(8, 8), quality)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "got"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"float32 \(8, 8, 3\)"),
+        (np.zeros((8, 8, 3), bool), "bool"),
+        (np.zeros((8, 8, 3), np.uint16), "uint16"),
+        (np.zeros((8, 8), np.uint8), r"uint8 \(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"uint8 \(0, 8, 3\)"),
+        (torch.zeros((8, 8, 3)), "torch.float32"),
+        (Image.new("RGB", (8, 8)), "Image"),
+    ],
+)
+def test_what_are_no_pixels_is_said(codec: Codec, pixels: Any, got: str) -> None:
+    message = rf"expected uint8 pixels of shape \(H, W, 3\), got {got}"
+    with pytest.raises(BadInputError, match=message):
+        codec.compress(pixels)
+    with pytest.raises(BadInputError, match=message):
+        codec.compress_to_size(pixels, 1000)
+    with pytest.raises(BadInputError, match=message):
+        codec.autoencode(pixels)
 
 
 def test_grey_stays_grey(codec: Codec) -> None:
@@ -154,3 +179,17 @@ def test_embedded_codec_holds_its_size_limit_closely() -> None:
 def test_unknown_embedded_weights_list_the_known() -> None:
     with pytest.raises(MissingDataError, match="independent, paper-2024, paper-2025"):
         Codec.from_pretrained(weights="nonsense")
+
+
+def test_a_file_called_like_embedded_weights_needs_a_separator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("default", "paper-2025", "mine"):
+        Path(name).touch()
+    for name in ("default", "paper-2025"):
+        assert codec_weights.find(name) == codec_weights.embedded_weights("paper-2025")
+        assert codec_weights.find(f"./{name}") == codec_weights.find(Path(name)) == Path(name)
+    assert codec_weights.find("mine") == Path("mine")
+    (tmp_path / "mini").mkdir()
+    assert Codec.from_pretrained().backbone.name == "mini"

@@ -3,17 +3,21 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffusion_codec import bitstream, folders
+from diffusion_codec import bitstream, cli, folders
+from diffusion_codec.backbone import model as model_module
+from diffusion_codec.backbone.options import SMALL_NETWORKS
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.folders import Task
 from diffusion_codec.image_io import picture_suffixes
+from diffusion_codec.memory import BYTES_PER_PIXEL
 from tests.test_cli import Run, StoringCodec, run
 from tests.tiny import tiny_weights_file, write_tiny_backbone
 
@@ -48,9 +52,17 @@ def test_tasks_are_the_files_with_a_suffix_of_their_kind(album: Path, tmp_path: 
 
 
 def test_files_of_one_stem_do_not_become_one_file(album: Path, tmp_path: Path) -> None:
-    (album / "a.bmp").write_bytes(b"")
+    for name in ("a.bmp", "a.bmp.png", "a.bmp.png.webp"):
+        (album / name).write_bytes(b"")
     found = folders.tasks(album, tmp_path, picture_suffixes(), ".dfc")
-    assert [task.target.name for task in found] == ["a.bmp.dfc", "a.png.dfc", "b.dfc", "c.dfc"]
+    assert [task.target.name for task in found] == [
+        "a.bmp.dfc",
+        "a.bmp.png.dfc",
+        "a.bmp.png.webp.dfc",
+        "a.png.dfc",
+        "b.dfc",
+        "c.dfc",
+    ]
 
 
 def test_work_overlaps_and_a_failure_is_its_own() -> None:
@@ -166,3 +178,38 @@ def test_files_of_a_folder_are_those_of_single_calls(tmp_path: Path) -> None:
         assert outcome.result is not None
         assert outcome.result[0] == alone[number]
         assert np.array_equal(outcome.result[1], shown[number])
+
+
+def test_fewer_files_at_once_where_networks_move_or_memory_is_bounded(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ["--backbone", write_tiny_backbone(tmp_path / "tiny")]
+    model += ["--codec-weights", tiny_weights_file(tmp_path / "codec.safetensors")]
+    counts: list[int] = []
+    work = folders.run
+
+    def spy(todo: Any, one: Any, count: int, prepare: Any) -> Any:
+        counts.append(count)
+        return work(todo, one, count, prepare)
+
+    monkeypatch.setattr(folders, "run", spy)
+    monkeypatch.setattr(model_module, "peak_memory", lambda: 2**30)
+    two = 2 * (SMALL_NETWORKS.least_memory + BYTES_PER_PIXEL * 32 * 24)
+    for options in ([], ["--offload"], ["--max-memory", 2**30 + two], ["--max-memory", 2**30 + two - 1]):
+        for command, source, target in (
+            ("compress", album, "made"),
+            ("decompress", tmp_path / "made", "back"),
+        ):
+            arguments = [command, source, tmp_path / target, "--force", "--jobs", 3, *model, *options]
+            with pytest.raises(SystemExit) as exit_:
+                cli.main([str(argument) for argument in arguments])
+            assert exit_.value.code == 0
+    assert counts == [3, 3, 1, 1, 2, 2, 1, 1]
+
+
+def test_a_file_that_cannot_be_read_takes_no_share_of_the_memory(album: Path) -> None:
+    (album / "b.JPG").write_bytes(b"not a picture")
+    (album / "d.dfc").write_bytes(b"not a file")
+    names = ("a.png", "b.JPG", "c.webp", "d.dfc", "gone.png")
+    sizes = [cli._size(Task(album / name, album)) for name in names]
+    assert sizes == [(16, 24), (0, 0), (32, 24), (0, 0), (0, 0)]

@@ -21,7 +21,14 @@ from PIL import Image, ImageCms
 from diffusion_codec.bitstream import MAGIC, Limits
 from diffusion_codec.errors import BadInputError, LimitExceededError
 from diffusion_codec.files import OutputError, TargetExistsError, check_target, read_bytes, write_atomically
-from diffusion_codec.image_io import Picture, image_format, load_image, save_image
+from diffusion_codec.image_io import (
+    Picture,
+    image_format,
+    load_image,
+    picture_size,
+    picture_suffixes,
+    save_image,
+)
 
 RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
 COLOUR = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1)
@@ -289,6 +296,25 @@ def test_missing_directory_and_unreadable(tmp_path: Path) -> None:
         load_image(secret)
 
 
+def test_what_pillow_knows_by_name_only_is_no_picture() -> None:
+    suffixes = picture_suffixes()
+    assert {".png", ".jpg", ".tif", ".webp", ".gif", ".ppm"} < suffixes
+    assert not {".h5", ".hdf", ".grib", ".bufr", ".wmf", ".emf", ".mpg", ".mpeg", ".eps"} & suffixes
+    for data in (b"\x89HDF\r\n\x1a\n" + bytes(64), bytes.fromhex("000001b3 1400f013") + bytes(64)):
+        with pytest.raises(BadInputError, match="not a picture in a format that can be read"):
+            load_image(data)
+
+
+def test_the_size_is_read_without_the_pixels(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(COLOUR))
+    assert picture_size(data) == (6, 4)
+    assert picture_size(data[:-20]) == (6, 4)
+    with pytest.raises(BadInputError, match="is empty"):
+        picture_size(b"")
+    with pytest.raises(LimitExceededError):
+        picture_size(data, Limits(max_pixels=23))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file whose reading fails")
 def test_a_reading_error_is_reported() -> None:
     with pytest.raises(BadInputError, match=r"'/proc/self/mem' cannot be read: Input/output error"):
@@ -347,6 +373,29 @@ def test_writing_keeps_an_existing_file_unless_forced(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def appear(descriptor: int) -> None:
+        (tmp_path / "out").write_bytes(b"precious")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    write_atomically(tmp_path / "free", b"new")
+    monkeypatch.setattr(os, "fsync", appear)
+    with pytest.raises(TargetExistsError, match=r"out' exists already: .*--force"):
+        write_atomically(tmp_path / "out", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "free": b"new",
+        "out": b"precious",
+    }
+
+
+def no_links(source: Path, target: Path) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
 
 
 def test_new_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
@@ -429,6 +478,15 @@ def test_binary_data_is_not_sent_to_a_terminal(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "stdout", Terminal())
     with pytest.raises(OutputError, match="redirect"):
         check_target("-")
+
+
+def test_closed_streams_are_said_to_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(BadInputError, match="standard input is closed"):
+        read_bytes("-", 10)
+    with pytest.raises(OutputError, match="standard output is closed"):
+        write_atomically("-", b"new")
 
 
 def test_read_bytes_is_limited(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ GENERATIVE_NOTICE = (
     "Generative decoder: not for evidence. Fine detail may be invented: diffusion-codec audit shows where."
 )
 
-_lazy_groups: dict[str, str] = {}
+_lazy_groups: dict[str, tuple[str, str]] = {}
+"""Module and attribute of a group's commands, and the extra of the package that they need."""
 
 
 class _LazyGroups(TyperGroup):
@@ -52,7 +53,7 @@ class _LazyGroups(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name in _lazy_groups:
-            module, attribute = _lazy_groups[name].split(":")
+            module, attribute = _lazy_groups[name][0].split(":")
             command = typer.main.get_command(getattr(import_module(module), attribute))
             command.name = name
         return name, command, rest
@@ -70,12 +71,13 @@ app = typer.Typer(
 )
 
 
-def add_lazy_group(name: str, target: str, summary: str) -> None:
+def add_lazy_group(name: str, target: str, summary: str, extra: str = "") -> None:
     """Add the commands of the Typer app ``module:attribute`` under ``name``; imported when first used.
 
-    ``summary`` is the line that ``--help`` shows, which must not import the module.
+    ``summary`` is the line that ``--help`` shows, which must not import the module. ``extra`` is the package's extra
+    that installs what the commands need.
     """
-    _lazy_groups[name] = target
+    _lazy_groups[name] = target, extra
     app.add_typer(typer.Typer(help=summary), name=name)
 
 
@@ -91,11 +93,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             reports_memory(app)(args=arguments, prog_name=PROGRAM)
     except DiffusionCodecError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        _fail_of_missing(error, next(iter(arguments), ""))
     except OSError as error:  # a full disk, a folder that is read-only
         _fail(f"'{error.filename}': {error.strerror}" if error.filename else error.strerror or str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _fail_of_missing(error: ModuleNotFoundError, group: str) -> NoReturn:
+    """One line for a package that the group's extra would have installed; any other is a fault of the program."""
+    _, extra = _lazy_groups.get(group, ("", ""))
+    module = (error.name or "").partition(".")[0]
+    if not extra or module in ("", __package__):
+        raise error
+    _fail(f"{group} needs {module}, which is not installed: pip install '{PROGRAM}[{extra}]'")
 
 
 def _is_plain_info(arguments: list[str]) -> bool:
@@ -134,16 +147,20 @@ CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the model first: slow once, then fast.")
 ]
 OffloadOption = Annotated[
-    bool, typer.Option("--offload", help="Keep only the network that works on the device.")
+    bool,
+    typer.Option("--offload", help="Keep only the network that works on the device; one file at a time."),
 ]
 LowMemoryOption = Annotated[bool, typer.Option("--low-memory", help="Work in smaller tiles and slices.")]
 MaxMemoryOption = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="What the program may hold, as in 1.5G: tiles as small as needed."),
+    typer.Option(
+        metavar="SIZE",
+        help="What the program may hold, as in 1.5G: tiles as small, files of a folder at once as few as needed.",
+    ),
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", metavar="N", min=1, help="Files of a folder at once; one a core."),
+    typer.Option("--jobs", "-j", metavar="N", min=1, help="Files of a folder at once, at most; one a core."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -312,9 +329,11 @@ def _make_ready(backbone: str, device: str) -> None:
 
     A device that is not there is said before gigabytes are fetched for it.
     """
-    if backbone != "mini" and not os.path.isdir(backbone):
-        from diffusion_codec.backbone import options, prompt, sources
+    if backbone == "mini":
+        return
+    from diffusion_codec.backbone import options, prompt, sources
 
+    if not sources.is_folder(backbone):
         options.checked_device(device)
         prompt.load(sources.find(backbone))
 
@@ -410,7 +429,7 @@ def _run_folder(
     from diffusion_codec import folders
 
     codec = load(_Job("", "", force))
-    count = min(folders.workers(jobs), len(todo))
+    count = codec.backbone.share(min(folders.workers(jobs), len(todo)), map(_size, todo))
 
     @reports_memory
     def one(task: "Task") -> "tuple[_Job, Coded]":
@@ -429,6 +448,20 @@ def _run_folder(
     if failed:
         _say(f"error: {failed} of {len(todo)} files failed")
         raise typer.Exit(1)
+
+
+def _size(task: "Task") -> tuple[int, int]:
+    """Width and height as the file's header says them; zeros for a file that its own turn will refuse."""
+    from diffusion_codec.image_io import picture_size
+
+    source = str(task.source)
+    try:
+        if not source.lower().endswith(".dfc"):
+            return picture_size(source)
+        header = bitstream.read(_read_dfc(source)).header
+    except BadInputError:
+        return 0, 0
+    return header.width, header.height
 
 
 class _Clock:
@@ -468,7 +501,7 @@ class _Job:
 @contextmanager
 def _progress(stages: int) -> Iterator[Callable[[str], None]]:
     """A bar on standard error if that is a terminal and the work takes more than two seconds."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda stage: None
         return
     from rich.console import Console
@@ -571,14 +604,27 @@ def _fail(message: str) -> NoReturn:
 
 
 add_lazy_group(
-    "train", "diffusion_codec.training.cli:app", "Train the small backbone and the codec's own networks."
+    "train",
+    "diffusion_codec.training.cli:app",
+    "Train the small backbone and the codec's own networks.",
+    extra="evaluation",
 )
 add_lazy_group("backbone", "diffusion_codec.backbone.cli:app", "The diffusion models the codec can stand on.")
-add_lazy_group("study", "diffusion_codec.user_study.cli:app", "Run a forced-choice study in a browser.")
 add_lazy_group(
-    "evaluate", "diffusion_codec.evaluation.__main__:app", "Measure codecs on a data set at several rates."
+    "study", "diffusion_codec.user_study.cli:app", "Run a forced-choice study in a browser.", extra="study"
+)
+add_lazy_group(
+    "evaluate",
+    "diffusion_codec.evaluation.__main__:app",
+    "Measure codecs on a data set at several rates.",
+    extra="evaluation",
 )
 add_lazy_group(
     "conformance", "diffusion_codec.conformance:app", "Check this or another decoder against golden files."
 )
-add_lazy_group("audit", "diffusion_codec.audit.cli:app", "Map what the decoder of a .dfc file made up.")
+add_lazy_group(
+    "audit",
+    "diffusion_codec.audit.cli:app",
+    "Map what the decoder of a .dfc file made up.",
+    extra="evaluation",
+)

@@ -119,8 +119,7 @@ class Codec:
         ``weights`` are those it compresses with: embedded by name, or a file. It decompresses files made with any
         embedded ones.
         """
-        path = Path(weights)
-        loaded = codec_weights.load(path if path.is_file() else codec_weights.embedded_weights(str(weights)))
+        loaded = codec_weights.load(codec_weights.find(weights))
         return cls(Backbone.from_pretrained(backbone, device, run), loaded)
 
     @reports_memory
@@ -137,6 +136,9 @@ class Codec:
 
         With ``dither_seed`` (0..65535) quantisation is universal: both sides draw the same dither from the seed.
         Weights trained for it draw from seed 0 where none is given.
+
+        Raises:
+            BadInputError: pixels of another type or shape, or more than the limits allow; another quality.
         """
         if not 0 <= quality <= 100:
             raise BadInputError(f"quality {quality:g} is outside 0 to 100")
@@ -147,10 +149,10 @@ class Codec:
     @reports_memory
     @torch.inference_mode()
     def compress_to_size(self, pixels: np.ndarray, max_bytes: int, *, grayscale: bool = False) -> Compressed:
-        """The best file of at most ``max_bytes`` bytes, by bisection on real files.
+        """The best file of at most ``max_bytes`` bytes of ``pixels``, uint8 (H, W, 3), by bisection on real files.
 
         Raises:
-            BadInputError: even the lowest quality needs more; the message says how much.
+            BadInputError: even the lowest quality needs more, the message says how much; or as :meth:`compress`.
         """
         watch = Stopwatch(self.backbone.device)
         y = self._analyse(pixels, watch)
@@ -224,12 +226,13 @@ class Codec:
     @reports_memory
     @torch.inference_mode()
     def autoencode(self, pixels: np.ndarray) -> np.ndarray:
-        """D(E(x)) without quantisation: the ceiling no file of this backbone can pass."""
+        """D(E(x)) without quantisation, uint8 (H, W, 3) of the same: the ceiling no file of this backbone can pass."""
         y = self._analyse(pixels, Stopwatch(self.backbone.device))
         return _to_pixels(self.backbone.decode(y, finish=_to_levels), *pixels.shape[:2])
 
     def _analyse(self, pixels: np.ndarray, watch: Stopwatch) -> Tensor:
         """y = E(x), (1, 4, ceil(H/8), ceil(W/8)); the border is repeated up to a multiple of 8."""
+        _check_pixels(pixels)
         DEFAULT_LIMITS.check_size(pixels.shape[1], pixels.shape[0])  # or nobody could read the file
         with watch.stage("encode"):
             return self.backbone.encode(_from_pixels(pixels).to(self.backbone.device))
@@ -325,6 +328,12 @@ def _moved(z_hat: Tensor, seed: int) -> Tensor:
 
 def _side_information(header: Header) -> SideInformation:
     return SideInformation(torch.tensor([header.alpha]), torch.tensor([header.timestep]))
+
+
+def _check_pixels(pixels: np.ndarray) -> None:
+    kind, shape = getattr(pixels, "dtype", type(pixels).__name__), tuple(getattr(pixels, "shape", ()))
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise BadInputError(f"expected uint8 pixels of shape (H, W, 3), got {kind} {shape}")
 
 
 def _from_pixels(pixels: np.ndarray) -> Tensor:

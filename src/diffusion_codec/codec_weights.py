@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusion_codec.entropy import tables
@@ -30,6 +30,7 @@ from diffusion_codec.entropy.fixed_point import (
 )
 from diffusion_codec.entropy.model import Context, EntropyModel, SideInformation
 from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.files import write_atomically
 from diffusion_codec.parameter_estimation import ParameterEstimation
 
 DEFAULT = "paper-2025"
@@ -89,6 +90,19 @@ def embedded_weights(name: str = "default") -> Path:
     return embedded[name]
 
 
+def find(name_or_file: str | Path) -> Path:
+    """The file of codec weights of an embedded name, or that file itself.
+
+    A file that is called like embedded weights is named with a separator, ``./default``.
+
+    Raises:
+        MissingDataError: neither; the message lists the names there are.
+    """
+    name, path = str(name_or_file), Path(name_or_file)
+    is_name = isinstance(name_or_file, str) and name in ("default", *_embedded())
+    return path if path.is_file() and not is_name else embedded_weights(name)
+
+
 def of_fingerprint(fingerprint: bytes) -> CodecWeights:
     """The embedded weights a file was made with.
 
@@ -117,7 +131,11 @@ def save(
     variant: str,
     dithered: bool = False,
 ) -> None:
-    """Write ``path``; probability tables are computed here, once."""
+    """Write ``path``, whole or not at all; probability tables are computed here, once.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     state = {f"parameter_estimation.{k}": v.half() for k, v in estimation.state_dict().items()}
     grid = _grid_parameters(entropy)
     for name, value in entropy.state_dict().items():
@@ -140,7 +158,8 @@ def save(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # one entry: safetensors writes several in an order of its own, and the fingerprint would change with it
-    save_file({k: v.contiguous() for k, v in state.items()}, path, {"about": json.dumps(about)})
+    data = safetensors.torch.save({k: v.contiguous() for k, v in state.items()}, {"about": json.dumps(about)})
+    write_atomically(path, data, force=True)
 
 
 def load(path: Path) -> CodecWeights:

@@ -35,13 +35,15 @@ def describe(source: Source) -> str:
 def open_source(source: Source, max_bytes: int) -> BinaryIO:
     """A seekable binary stream of a path, of ``-`` (standard input) or of bytes; the caller closes it.
 
-    Pipes are read into memory, ``max_bytes`` at most. Errors: BadInputError for a missing or unreadable file
-    or a directory, LimitExceededError for a longer pipe.
+    Pipes are read into memory, ``max_bytes`` at most. Errors: BadInputError for a missing or unreadable file,
+    a directory or a closed standard input, LimitExceededError for a longer pipe.
     """
     if isinstance(source, bytes):
         return io.BytesIO(source)
     with _reading(source):
         if str(source) == STANDARD_STREAM:
+            if sys.stdin is None:
+                raise BadInputError("standard input is closed: name a file, or give one on standard input")
             return io.BytesIO(_read_limited(sys.stdin.buffer, source, max_bytes))
         stream = Path(source).open("rb")  # noqa: SIM115 - the caller closes it
         if stream.seekable():
@@ -59,6 +61,8 @@ def read_bytes(source: Source, max_bytes: int) -> bytes:
 def check_target(path: str | Path, force: bool = False) -> None:
     """Raise OutputError now if :func:`write_atomically` would refuse the target after the expensive work."""
     if str(path) == STANDARD_STREAM:
+        if sys.stdout is None:
+            raise OutputError("standard output is closed: redirect it or name a file")
         if sys.stdout.isatty():
             raise OutputError(
                 "the result is binary and standard output is a terminal: redirect it or name a file"
@@ -76,7 +80,7 @@ def _check_path(path: Path, force: bool) -> None:
     if _is_special(path):
         return
     if path.exists() and not force:
-        raise TargetExistsError(f"'{path}' exists already: choose another name, or overwrite it with --force")
+        raise _exists(path)
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise OutputError(f"the folder '{folder}' of the target does not exist: create it first")
@@ -85,11 +89,16 @@ def _check_path(path: Path, force: bool) -> None:
         raise OutputError(f"the folder '{folder}' of the target is not writable: choose another one")
 
 
+def _exists(path: str | Path) -> TargetExistsError:
+    return TargetExistsError(f"'{path}' exists already: choose another name, or overwrite it with --force")
+
+
 def write_atomically(path: str | Path, data: bytes, force: bool = False) -> None:
-    """Write the whole file or nothing: a temporary file beside it, synced to disk, then renamed.
+    """Write the whole file or nothing: a temporary file beside it, synced to disk, then given the name.
 
     ``-`` is standard output; devices and pipes are written directly. An existing file is replaced only with
-    ``force`` and keeps its permissions. Errors: OutputError, after which no temporary file is left.
+    ``force`` and keeps its permissions; without, one that appears meanwhile stays. Errors: OutputError, after which
+    no temporary file is left.
     """
     check_target(path, force)
     try:
@@ -100,7 +109,9 @@ def write_atomically(path: str | Path, data: bytes, force: bool = False) -> None
             Path(path).write_bytes(data)
         else:
             # Resolved, so that a symbolic link keeps pointing at the file that is replaced.
-            _replace(Path(os.path.realpath(path)), data)
+            _write_file(Path(os.path.realpath(path)), data, force)
+    except FileExistsError as error:
+        raise _exists(path) from error
     except OSError as error:
         name = f"'{path}'"
         if str(path) == STANDARD_STREAM:
@@ -109,7 +120,7 @@ def write_atomically(path: str | Path, data: bytes, force: bool = False) -> None
         raise OutputError(f"{name} could not be written: {_reason(error)}; nothing was kept") from error
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _write_file(target: Path, data: bytes, force: bool) -> None:
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         # os.open and not tempfile: the file shall have the permissions that the user's umask gives.
@@ -118,12 +129,30 @@ def _replace(target: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:
+        if force:
+            _replace(temporary, target)
+        else:
+            _name_anew(temporary, target)
+    finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    if target.exists():
+        shutil.copymode(target, temporary)
+    os.replace(temporary, target)
+
+
+def _name_anew(temporary: Path, target: Path) -> None:
+    """Name the file ``target`` unless another has that name: a link, unlike a rename, replaces nothing."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
         raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(target) from None
+        os.replace(temporary, target)
 
 
 def _discard_standard_output() -> None:

@@ -40,7 +40,8 @@ class Outcome(Generic[Result]):
 def tasks(folder: str | Path, target: str | Path, suffixes: Iterable[str], new_suffix: str) -> list[Task]:
     """The files of ``folder`` (not of folders in it) with one of ``suffixes``, each with its name in ``target``.
 
-    ``a.jpg`` becomes ``a`` and the new suffix; where there is an ``a.png``, too, both keep their old suffix before it.
+    ``a.jpg`` becomes ``a`` and the new suffix; where there is an ``a.png``, too, both keep their old suffix before it,
+    and so does ``a.jpg.png`` beside ``a.jpg``: no two get one name.
 
     Raises:
         BadInputError: there are none.
@@ -53,7 +54,7 @@ def tasks(folder: str | Path, target: str | Path, suffixes: Iterable[str], new_s
     ]
     if not found:
         raise BadInputError(f"'{folder}' holds no file that ends in {' '.join(sorted(chosen))}")
-    alike = Counter(path.stem for path in found)
+    alike = Counter(name for path in found for name in (path.stem, path.name))
     names = [path.name if alike[path.stem] > 1 else path.stem for path in found]
     return [Task(path, Path(target) / (name + new_suffix)) for path, name in zip(found, names, strict=True)]
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from diffusion_codec.bitstream import DEFAULT_LIMITS, MAGIC, Limits
 from diffusion_codec.errors import BadInputError, LimitExceededError
@@ -29,6 +29,7 @@ __all__ = [
     "check_target",
     "image_format",
     "load_image",
+    "picture_size",
     "picture_suffixes",
     "save_image",
     "write_atomically",
@@ -46,8 +47,8 @@ _SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
 
-# EPS is a program: Pillow would hand it to Ghostscript.
-_EXCLUDED_FORMATS = {"EPS"}
+# EPS is a program: Pillow would hand it to Ghostscript. Of MPEG it reads the size alone.
+_EXCLUDED_FORMATS = {"EPS", "MPEG"}
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSE = {
@@ -80,16 +81,18 @@ def load_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Picture:
     bits reduced to 8, of an animation the first frame. Sizes are checked before pixels are decoded. Errors:
     BadInputError if the data are missing, damaged or no picture, LimitExceededError if it is too large.
     """
-    with open_source(source, limits.max_picture_bytes) as stream:
-        _check_begin(stream, describe(source))
-        with _decoding(describe(source)):
-            image = Image.open(stream, formats=_formats())
-            _check_size(image, limits)
-            animated = image.format != "MPO" and getattr(image, "is_animated", False)
-            image.load()
-            _check_size(image, limits)  # again: an icon's header need not tell the truth
-            notes = ("only the first of its frames is used",) if animated else ()
-            return _to_picture(image, notes)
+    with _opened(source, limits) as image:
+        animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        image.load()
+        _check_size(image, limits)  # again: an icon's header need not tell the truth
+        notes = ("only the first of its frames is used",) if animated else ()
+        return _to_picture(image, notes)
+
+
+def picture_size(source: Source, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Width and height in pixels as the picture's header says them, not rotated; errors as :func:`load_image`."""
+    with _opened(source, limits) as image:
+        return image.size
 
 
 def save_image(picture: Picture, path: str | Path, force: bool = False) -> None:
@@ -133,7 +136,24 @@ def _save_format(path: str | Path) -> tuple[str, dict[str, Any]]:
 
 def _formats() -> list[str]:
     Image.init()
-    return [name for name in Image.ID if name not in _EXCLUDED_FORMATS]
+    return [name for name in Image.ID if name not in _EXCLUDED_FORMATS and not _is_stub(name)]
+
+
+def _is_stub(name: str) -> bool:
+    """Whether Pillow knows the format by its first bytes only and cannot read it (HDF5, GRIB, WMF, ...)."""
+    opener = Image.OPEN[name][0]
+    return isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+
+
+@contextmanager
+def _opened(source: Source, limits: Limits) -> Iterator[Image.Image]:
+    """The picture before its pixels are decoded; what goes wrong with it inside becomes a BadInputError."""
+    with open_source(source, limits.max_picture_bytes) as stream:
+        _check_begin(stream, describe(source))
+        with _decoding(describe(source)):
+            image = Image.open(stream, formats=_formats())
+            _check_size(image, limits)
+            yield image
 
 
 def _check_size(image: Image.Image, limits: Limits) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_codec import bitstream
+from diffusion_codec import bitstream, cli
 from diffusion_codec.audit import heat, uncertainty
 from diffusion_codec.audit.uncertainty import Spread
 from diffusion_codec.codec import Codec, _moved
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.quantization import affine, alpha_from_index, beta_from_index
-from tests.tiny import tiny_codec
+from tests.tiny import tiny_codec, tiny_weights_file, write_tiny_backbone
 
 
 @pytest.fixture(scope="module")
@@ -142,14 +142,13 @@ def test_the_heat_map_glows_where_the_spread_is() -> None:
     assert picture[12, 20].tolist() == [75, 75, 75]
 
 
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(argument) for argument in arguments])
+    return int(stopped.value.code or 0)
+
+
 def test_the_command_writes_map_picture_and_summary(tmp_path: Path, photo: Path) -> None:
-    from diffusion_codec import cli
-
-    def run(*arguments: object) -> int:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([str(argument) for argument in arguments])
-        return int(stopped.value.code or 0)
-
     packed = tmp_path / "photo.dfc"
     assert run("compress", photo, packed) == 0
     assert run("audit", packed, "--original", photo, "--draws", 2) == 0
@@ -161,3 +160,33 @@ def test_the_command_writes_map_picture_and_summary(tmp_path: Path, photo: Path)
     assert run("audit", packed) == 1  # results exist
     assert run("audit", photo, "--out", tmp_path / "x") == 1  # no .dfc file
     assert not (tmp_path / "x.audit.json").exists()
+
+
+def test_the_command_reads_files_of_other_codec_weights_and_keeps_other_suffixes(
+    tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--backbone", write_tiny_backbone(tmp_path / "tiny")]
+    own = ["--codec-weights", tiny_weights_file(tmp_path / "codec.safetensors")]
+    packed = tmp_path / "photo.2024"
+    assert run("compress", photo, packed, *model, *own) == 0
+    assert run("audit", packed, "--draws", 2, *model) == 1
+    assert "(--codec-weights)" in capsys.readouterr().err
+    assert run("audit", packed, "--draws", 2, *model, *own) == 0
+    assert json.loads((tmp_path / "photo.2024.audit.json").read_text())["width"] == 64
+    assert not list(tmp_path.glob("photo.audit.json"))
+
+
+def test_an_original_of_another_size_is_refused_before_the_model_is_loaded(
+    data: bytes,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        Codec, "from_pretrained", lambda *arguments, **named: pytest.fail("a model is loaded")
+    )
+    packed = tmp_path / "other.dfc"
+    packed.write_bytes(data)
+    assert run("audit", packed, "--original", photo) == 1
+    assert "differ in size: 64 x 48 and 56 x 40 pixels" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from diffusion_codec.backbone import Backbone, prompt, sources
 from diffusion_codec.backbone.cli import app
 from diffusion_codec.backbone.sources import Source
 from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.files import TargetExistsError
 
 
 @pytest.mark.parametrize("generation", [1, 2])
@@ -83,6 +84,8 @@ def test_a_file_beside_the_model_comes_first(tiny_models: dict[int, Path], tmp_p
         Backbone.from_pretrained(folder)
     stored = CliRunner().invoke(app, ["prompt", str(tiny_models[1]), str(folder / prompt.FILE)])
     assert stored.exit_code == 0, stored.output
+    again = CliRunner().invoke(app, ["prompt", str(tiny_models[2]), str(folder / prompt.FILE)])
+    assert isinstance(again.exception, TargetExistsError)
     assert torch.equal(
         Backbone.from_pretrained(folder).empty_prompt, Backbone.from_pretrained(tiny_models[1]).empty_prompt
     )
@@ -98,6 +101,16 @@ def test_a_damaged_file_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").write_bytes(b"nothing")
     with pytest.raises(BadInputError, match="no embedding"):
         prompt.read(tmp_path / "b.safetensors")
+
+
+def test_an_existing_file_is_replaced_when_that_is_asked_for(
+    tiny_models: dict[int, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "prompt.safetensors"
+    out.write_bytes(b"old")
+    stored = CliRunner().invoke(app, ["prompt", str(tiny_models[1]), str(out), "--force"])
+    assert stored.exit_code == 0, stored.output
+    assert prompt.read(out).shape == (1, 12, 32)
 
 
 def test_another_text_encoders_embedding_is_refused(tiny_models: dict[int, Path], tmp_path: Path) -> None:

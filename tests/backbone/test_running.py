@@ -11,10 +11,17 @@ from torch import nn
 
 from diffusion_codec import codec_weights
 from diffusion_codec.backbone import Backbone, RunOptions
-from diffusion_codec.backbone.options import STABLE_DIFFUSION, Tiles, checked_device, run_options
+from diffusion_codec.backbone.options import (
+    SMALLEST_TILE,
+    STABLE_DIFFUSION,
+    Tiles,
+    checked_device,
+    run_options,
+)
 from diffusion_codec.backbone.random_model import SHAPES
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError, LimitExceededError
+from diffusion_codec.memory import BYTES_PER_PIXEL
 from tests.test_backbone import ddim_of_diffusers
 from tests.tiny import tiny_backbone, tiny_weights_file
 
@@ -177,6 +184,26 @@ def test_a_picture_is_reckoned_in_what_is_allowed(folder: Path) -> None:
         allowed.tiles_for(100 * 2**30 // 24)
     plain = Backbone.from_pretrained(folder)
     assert plain.tiles_for(10**12) == plain.tiles
+
+
+def test_memory_that_is_allowed_is_shared_by_pictures_at_once(folder: Path) -> None:
+    allowed = Backbone.from_pretrained(folder, run=run_options("float32", max_memory="100G"))
+    allowed._held = 90 * 2**30
+    each = STABLE_DIFFUSION.least_memory + BYTES_PER_PIXEL * 1008 * 1000  # whole latent positions
+    fit = 10 * 2**30 // each
+    assert 4 < fit < 20
+    sizes = [(1001, 1000), (640, 480), (0, 0)]
+    assert allowed.share(4, sizes) == 4
+    assert allowed.tiles_for(10**6) == STABLE_DIFFUSION.within(10 * 2**30 // 4 - BYTES_PER_PIXEL * 10**6)
+    assert allowed.share(20, sizes) == fit
+    assert allowed.tiles_for(1008 * 1000).pixels >= SMALLEST_TILE
+    allowed._held = 100 * 2**30
+    assert allowed.share(4, sizes) == 1  # which tiles_for then refuses
+
+
+def test_with_offload_there_is_one_picture_at_a_time(folder: Path) -> None:
+    assert Backbone.from_pretrained(folder, run=RunOptions(offload=True)).share(4, []) == 1
+    assert Backbone.from_pretrained(folder).share(4, []) == 4
 
 
 def test_offload_keeps_one_network_on_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffusion_codec import bitstream, cli, fetch
-from diffusion_codec.backbone import Backbone, options, sources
+from diffusion_codec.backbone import Backbone, options, prompt, sources
 from diffusion_codec.backbone import model as running
 from diffusion_codec.backbone.cli import app
 from diffusion_codec.codec import Codec
@@ -345,3 +345,38 @@ def test_commands_list_fetch_and_make(pinned: str, hub: Hub, tmp_path: Path) -> 
     made = run.invoke(app, ["random", str(tmp_path / "random"), "--shape", "tiny-2"])
     assert "million random parameters" in made.output
     assert Backbone.from_pretrained(tmp_path / "random").prediction == "v_prediction"
+
+
+def test_a_damaged_one_is_listed_as_damaged_beside_the_others(
+    hub: Hub, tiny_models: dict[int, Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("owner/tiny", tiny_models[1])
+    changes = {"files": [], "text_encoder": [], "first_use": ["owner/tiny"]}
+    model = entry(tiny_models[1], [], **changes)
+    knows(monkeypatch, first=model, second=model, third=model)
+    for name in ("first", "second"):
+        prompt.load(sources.find(name))
+    (own_cache / "first" / "pins.json").write_text("{}")
+    listed = CliRunner().invoke(app, ["list"])
+    assert listed.exit_code == 0, listed.output
+    lines = listed.output.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["mini", "first", "second", "third"]
+    assert re.search(r"; damaged: .*pins\.json is damaged", lines[1])
+    assert lines[2].endswith("; on this machine")
+    assert lines[3].endswith("; not on this machine")
+    assert [prompt.at_hand(name) for name in ("first", "second", "third")] == [False, True, False]
+
+
+def test_a_folder_called_like_a_backbone_needs_a_separator(
+    pinned: str, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mini", pinned, "mine"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert sources.find("mini").folder == sources.embedded_folder("mini")
+    cli._make_ready(pinned, "cpu")
+    assert (own_cache / pinned / UNET).is_file()  # fetched before the work
+    assert sources.find(pinned).folder == own_cache / pinned
+    for name in ("mini", pinned):
+        assert sources.find(f"./{name}").folder == sources.find(Path(name)).folder == Path(name)
+    assert sources.find("mine").folder == Path("mine")

@@ -127,3 +127,16 @@ def test_observers_say_that_they_are_not_people(tmp_path: Path) -> None:
     assert (
         (tmp_path / "judged.csv").read_text().startswith("rival,asked,ratio,observer,share,low,high,images")
     )
+
+
+@pytest.mark.parametrize("command", ["page", "observers"])
+def test_an_existing_file_is_replaced_only_with_force(command: str, tmp_path: Path) -> None:
+    make_study(tmp_path / "study")
+    target = tmp_path / "out"
+    target.write_text("precious")
+    arguments = [command, *([tmp_path / "study"] if command == "page" else []), "--out", target]
+    refused = run(*arguments)
+    assert (refused.returncode, refused.stdout, target.read_text()) == (1, "", "precious")
+    assert "exists already: choose another name, or overwrite it with --force" in refused.stderr
+    assert run(*arguments, "--force").returncode == 0
+    assert len(target.read_text()) > 100

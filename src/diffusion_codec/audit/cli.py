@@ -8,7 +8,8 @@ import numpy as np
 import typer
 
 from diffusion_codec import bitstream
-from diffusion_codec.files import check_target, describe, read_bytes, write_atomically
+from diffusion_codec.cli import BackboneOption, DeviceOption, WeightsOption
+from diffusion_codec.files import STANDARD_STREAM, check_target, describe, read_bytes, write_atomically
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -24,8 +25,9 @@ def audit(
         str | None, typer.Option(metavar="NAME", help="Beginning of the results' names; FILE without .dfc.")
     ] = None,
     draws: Annotated[int, typer.Option(metavar="N", min=2, help="Decodings to compare.")] = 8,
-    backbone: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="Diffusion model.")] = "mini",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
+    backbone: BackboneOption = "mini",
+    codec_weights: WeightsOption = "default",
+    device: DeviceOption = "cpu",
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary instead of a line.")] = False,
 ) -> None:
@@ -35,24 +37,33 @@ def audit(
     differ: NAME.spread.npy (float32, rows x columns, grey levels), NAME.spread.png, NAME.audit.json. Text, faces or
     counts in places that glow are not to be trusted; others may be wrong, too.
     """
-    name = out or (str(Path(source).with_suffix("")) if source != "-" else "audit")
+    name = out or _name(source)
     targets = {kind: f"{name}.{kind}" for kind in ("spread.npy", "spread.png", "audit.json")}
     for target in targets.values():
         check_target(target, force)
     data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
-    bitstream.read(data)
+    header = bitstream.read(data).header
     from diffusion_codec.audit import heat, uncertainty
     from diffusion_codec.codec import Codec
     from diffusion_codec.image_io import Picture, load_image, save_image
 
     before = None if original is None else load_image(original).pixels
-    codec = Codec.from_pretrained(backbone=backbone, device=device)
+    if before is not None:
+        uncertainty.check_sizes(before.shape, (header.height, header.width, 3))
+    codec = Codec.from_pretrained(backbone, codec_weights, device)
     found = uncertainty.spread(codec, data, draws)
     told = uncertainty.summary(found, data, before)
     write_atomically(targets["spread.npy"], _npy(found.spread), force)
     save_image(Picture(np.array(heat.picture(found.decoded, found.spread))), targets["spread.png"], force)
     write_atomically(targets["audit.json"], (json.dumps(told, indent=1) + "\n").encode(), force)
     typer.echo(json.dumps(told) if as_json else _line(source, told, targets))
+
+
+def _name(source: str) -> str:
+    """How the results' names begin: the file's without .dfc."""
+    if source == STANDARD_STREAM:
+        return "audit"
+    return str(Path(source).with_suffix("")) if source.lower().endswith(".dfc") else source
 
 
 def _npy(values: np.ndarray) -> bytes:

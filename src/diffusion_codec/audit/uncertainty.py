@@ -86,15 +86,20 @@ def blocks(values: NDArray[Any], side: int = BLOCK) -> NDArray[np.float64]:
     return means
 
 
+def check_sizes(original: tuple[int, ...], decoded: tuple[int, ...]) -> None:
+    """Raise BadInputError unless both pictures have one shape, (H, W, 3)."""
+    if original != decoded:
+        sizes = " and ".join(f"{shape[1]} x {shape[0]}" for shape in (original, decoded))
+        raise BadInputError(f"the original and the decoded picture differ in size: {sizes} pixels")
+
+
 def error_map(original: Pixels, decoded: Pixels) -> Map:
     """Absolute difference, mean of the three colours, grey levels, (H, W).
 
     Raises:
         BadInputError: pictures of different sizes.
     """
-    if original.shape != decoded.shape:
-        sizes = " and ".join(f"{a.shape[1]} x {a.shape[0]}" for a in (original, decoded))
-        raise BadInputError(f"the original and the decoded picture differ in size: {sizes} pixels")
+    check_sizes(original.shape, decoded.shape)
     difference: Map = np.abs(original.astype(np.float32) - decoded).mean(-1)
     return difference
 

@@ -10,6 +10,7 @@ from diffusion_codec.backbone import prompt, sources
 from diffusion_codec.backbone.convert import convert as convert_folder
 from diffusion_codec.backbone.options import Precision
 from diffusion_codec.backbone.random_model import SHAPES, write_random
+from diffusion_codec.files import check_target
 
 app = typer.Typer(help="The diffusion models the codec can stand on.", no_args_is_help=True)
 
@@ -26,8 +27,8 @@ def list_known() -> None:
             else "size asked at download"
         )
         pinned = "pinned" if entry.files else "recorded at the first download"
-        place = "on this machine" if prompt.at_hand(name) else "not on this machine"
-        typer.echo(f"{name}: {entry.title}; {size}; {entry.licence}; revision and hashes {pinned}; {place}")
+        about = f"{entry.title}; {size}; {entry.licence}; revision and hashes {pinned}"
+        typer.echo(f"{name}: {about}; {prompt.whereabouts(name)}")
 
 
 @app.command("fetch")
@@ -53,11 +54,13 @@ def convert(
 def store_prompt(
     backbone: Annotated[str, typer.Argument(help="Name or folder, with its text encoder.")],
     out: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file if it exists.")] = False,
 ) -> None:
     """Compute the empty prompt's embedding and store it in a file."""
+    check_target(out, force)
     source = sources.find(backbone)
     key = source.text_key or prompt.folder_key(source.folder)
-    prompt.write(out, prompt.compute(source.text_encoder()), key)
+    prompt.write(out, prompt.compute(source.text_encoder()), key, force)
     typer.echo(f"written: {out}; in a backbone folder call it {prompt.FILE}; text encoder {key}")
 
 

@@ -24,7 +24,8 @@ class RunOptions:
         offload: keep on the device only the network that works, the other one in main memory.
         low_memory: tiles of half the side, attention in slices, one picture of a batch at a time.
         max_memory: bytes that the process may hold (on a GPU: that its tensors may take there), or None for no bound.
-            Tiles are made as small as that needs; the picture itself and its latent are reckoned in.
+            Tiles are made as small as that needs; the picture itself and its latent are reckoned in. Several pictures
+            at once (:meth:`Backbone.share`) have equal parts.
     """
 
     precision: Precision = "float32"
@@ -81,6 +82,11 @@ class Tiles(NamedTuple):
     latent_overlap: int
     bytes_per_pixel: int
 
+    @property
+    def least_memory(self) -> int:
+        """Bytes that the networks hold at once with the smallest tiles."""
+        return SMALLEST_TILE**2 * self.bytes_per_pixel
+
     def halved(self) -> "Tiles":
         """Half the side and half the overlap, about a quarter of the memory."""
         return self._of_side(self.pixels // 2)
@@ -95,7 +101,7 @@ class Tiles(NamedTuple):
         if side >= self.pixels:
             return self
         if side < SMALLEST_TILE:
-            lacking = SMALLEST_TILE**2 * self.bytes_per_pixel - memory
+            lacking = self.least_memory - memory
             raise LimitExceededError(
                 f"the memory allowed is too small for this picture: allow {-(-lacking // 2**20)} MiB more"
             )

@@ -7,14 +7,13 @@ the cache holds, both by the hash of text encoder and tokenizer. Only where all 
 
 import hashlib
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from diffusion_codec import fetch
@@ -22,9 +21,11 @@ from diffusion_codec.backbone import sources
 from diffusion_codec.backbone.layout import weights_file
 from diffusion_codec.backbone.sources import Source
 from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.files import write_atomically
 
 FILE = "empty_prompt.safetensors"
 TEXT_WEIGHTS = "model"
+HERE = "on this machine"
 EXTRA = "pip install 'diffusion-codec[stable-diffusion]'"
 
 
@@ -51,11 +52,18 @@ def load(source: Source) -> Tensor:
 
 def at_hand(name: str) -> bool:
     """Whether a backbone and its prompt can be used on this machine as it is, without a network."""
+    return whereabouts(name) == HERE
+
+
+def whereabouts(name: str) -> str:
+    """:data:`HERE`, "not on this machine", or what of the backbone or its prompt is damaged."""
     try:
         load(sources.find(name, may_fetch=False))
     except MissingDataError:
-        return False
-    return True
+        return "not on this machine"
+    except BadInputError as error:
+        return f"damaged: {' '.join(str(error).split())}"
+    return HERE
 
 
 def shipped_folder() -> Path:
@@ -76,14 +84,11 @@ def read(path: Path) -> Tensor:
     return embedding
 
 
-def write(path: Path, embedding: Tensor, key: str) -> None:
-    """Keep an embedding with its own hash and that of the text encoder it came from."""
+def write(path: Path, embedding: Tensor, key: str, force: bool = True) -> None:
+    """Keep an embedding with its own hash and that of the text encoder it came from. Errors: OutputError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    save_file(
-        {"embedding": embedding.contiguous()}, part, {"sha256": _sha256(embedding), "text_encoder": key}
-    )
-    os.replace(part, path)
+    about = {"sha256": _sha256(embedding), "text_encoder": key}
+    write_atomically(path, save({"embedding": embedding.contiguous()}, about), force)
 
 
 def folder_key(folder: Path) -> str:

@@ -1,8 +1,9 @@
 """From a backbone's name to a checked folder on this disk.
 
-A name is an embedded backbone (``mini``), one of the manifest (``stable-diffusion-v1-5``), ``owner/name`` of the hub,
-or a folder. What the manifest pins (revision, bytes, SHA-256) is checked before use. Where nobody could pin it yet, the
-hub's current revision and hashes are recorded at the first download, and hold from then on.
+A name is an embedded backbone (``mini``), one of the manifest (``stable-diffusion-v1-5``), a folder, or ``owner/name``
+of the hub, looked for in this order: a folder that is called like a backbone is named with a separator, ``./mini``.
+What the manifest pins (revision, bytes, SHA-256) is checked before use. Where nobody could pin it yet, the hub's
+current revision and hashes are recorded at the first download, and hold from then on.
 """
 
 import json
@@ -86,16 +87,22 @@ def find(
         MissingDataError: no such name, or it cannot be fetched: offline, no source answers, no space on the disk.
         BadInputError: what the hub offers are pickled weights.
     """
-    folder, name = Path(name_or_folder), str(name_or_folder)
-    if folder.is_dir():
+    if is_folder(name_or_folder):
+        folder = Path(name_or_folder)
         return Source(None, folder, None, lambda: folder)
-    entries = known()
+    name, entries = str(name_or_folder), known()
     if name in entries:
         return _fetched(name, entries[name], say or _to_stderr, may_fetch)
     if name not in EMBEDDED and HUB_ID.match(name):
         return _fetched(name, _entry_of_hub(name), say or _to_stderr, may_fetch)
     folder = embedded_folder(name)
     return Source(None, folder, None, lambda: folder)
+
+
+def is_folder(name_or_folder: str | Path) -> bool:
+    """Whether this is a folder on this disk, and not the name of a backbone."""
+    is_name = isinstance(name_or_folder, str) and name_or_folder in (*EMBEDDED, *known())
+    return not is_name and Path(name_or_folder).is_dir()
 
 
 def _fetched(name: str, entry: Entry, say: Callable[[str], None], may_fetch: bool) -> Source:

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.files import STANDARD_STREAM, write_atomically
+from diffusion_codec.files import STANDARD_STREAM, check_target, write_atomically
 
 app = typer.Typer(help="Run a forced-choice study of codecs in a browser.", no_args_is_help=True)
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the study.")]
-DEFAULT_FOLDER = Path("build/study")
+DEFAULT_FOLDER = Path("study")  # not below build/: people's votes cannot be built again
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file if it exists.")]
 
 
 @app.command()
@@ -108,7 +109,7 @@ def serve(
 def export(
     folder: FolderArgument = DEFAULT_FOLDER,
     out: Annotated[str, typer.Option(help="csv file to write; - is standard output.")] = STANDARD_STREAM,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file if it exists.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Write the votes as csv; the columns are explained in the book."""
     from diffusion_codec.user_study import store
@@ -125,12 +126,14 @@ def page(
     folder: FolderArgument = DEFAULT_FOLDER,
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("study.html"),
     sessions: Annotated[int, typer.Option(min=1, max=250, help="Different sessions in the file.")] = 24,
+    force: ForceOption = False,
 ) -> None:
     """Write the study as one HTML file that needs no server; raters download their votes."""
     from diffusion_codec.user_study import page as pages
     from diffusion_codec.user_study.design import load
 
-    pages.write_static(load(folder), folder, out, sessions)
+    check_target(out, force)
+    pages.write_static(load(folder), folder, out, sessions, force)
     typer.echo(f"written: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -144,6 +147,7 @@ def observers(
     bitrate: Annotated[float, typer.Option(help="Bits per pixel of the codec under test.")] = 0.1,
     ratios: Annotated[str, typer.Option(help="The rivals' rates as multiples of that.")] = "1,1.5,2",
     out: Annotated[Path | None, typer.Option(help="csv file for the table.")] = None,
+    force: ForceOption = False,
 ) -> None:
     """Metrics as raters, fitted to real people: what they would prefer. They are not people."""
     from diffusion_codec.evaluation import parameters
@@ -151,6 +155,8 @@ def observers(
     from diffusion_codec.evaluation.study import stored_path
     from diffusion_codec.user_study import observers as models
 
+    if out is not None:
+        check_target(out, force)
     fitted = models.from_people()
     names, times = parameters.words(rivals, "rivals"), parameters.numbers(ratios, "ratios")
     (rate,) = parameters.numbers([bitrate], "bitrate", high=24)
@@ -164,4 +170,4 @@ def observers(
     typer.echo(f"\nShare of choices that the model observers expect for {codec} at {rate:g} bits per pixel:")
     typer.echo(table.to_string(index=False, float_format=shown))
     if out is not None:
-        write_atomically(out, table.to_csv(index=False).encode(), force=True)
+        write_atomically(out, table.to_csv(index=False).encode(), force)

@@ -55,10 +55,12 @@ def static(study: Study, folder: Path, sessions: int = STATIC_SESSIONS) -> str:
     return _fill(data).replace('<meta charset="utf-8">', f'<meta charset="utf-8">\n{meta}', 1)
 
 
-def write_static(study: Study, folder: Path, target: Path, sessions: int = STATIC_SESSIONS) -> None:
-    """Write the page without a server. Errors: OutputError."""
+def write_static(
+    study: Study, folder: Path, target: Path, sessions: int = STATIC_SESSIONS, force: bool = True
+) -> None:
+    """Write the page without a server; without ``force`` no file is replaced. Errors: OutputError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, static(study, folder, sessions).encode(), force=True)
+    write_atomically(target, static(study, folder, sessions).encode(), force)
 
 
 def _about(study: Study) -> dict[str, Any]:

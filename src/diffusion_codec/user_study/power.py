@@ -51,16 +51,11 @@ class Spread:
     images: float
 
 
-def between(won: NDArray[np.float64], seen: NDArray[np.float64]) -> float:
-    """Variance of the clusters' true shares beyond that of binomial chance (method of moments); may be negative.
-
-    Weighted by votes, so that rows of several pairs can be pooled by `pooled`.
-    """
-    return float(np.divide(*_moments(won, seen)))
-
-
 def _moments(won: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[float, float]:
-    """Numerator and denominator of the estimator: sum of n (p - P)^2 less its expectation under one share."""
+    """Numerator and denominator of the variance of the clusters' true shares beyond that of binomial chance.
+
+    By the method of moments, weighted by votes: the sum of n (p - P)^2 less its expectation under one share.
+    """
     total, part = seen.sum(), won.sum() / seen.sum()
     excess = (seen * (won / seen - part) ** 2).sum() - (len(seen) - 1) * part * (1 - part)
     # with true variance s2 the expectation of the sum grows by s2 times this, less the binomial part it takes away
@@ -68,7 +63,7 @@ def _moments(won: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[float
 
 
 def pooled(table: pd.DataFrame, cluster: str) -> float:
-    """The standard deviation of `between` over all pairs of conditions of a table of comparisons."""
+    """The standard deviation of the clusters' true shares over all pairs of conditions of a table of comparisons."""
     first = np.minimum(table["one"], table["two"])
     turned = table.assign(
         first=first,
