@@ -441,6 +441,11 @@ def repository_root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+def in_clone() -> bool:
+    """Whether the package runs from a clone, and not out of an installed wheel."""
+    return (repository_root() / "pyproject.toml").is_file()
+
+
 def mirror_folder() -> Path | None:
     """The mirror: DIFFUSION_CODEC_MIRROR (empty: none), else `../shared` beside the repository, else none."""
     named = os.environ.get("DIFFUSION_CODEC_MIRROR")

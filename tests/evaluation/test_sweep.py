@@ -9,7 +9,7 @@ from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusion_codec import baselines, datasets
+from diffusion_codec import baselines, datasets, fetch
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation import codecs, records
 from diffusion_codec.evaluation.__main__ import app
@@ -232,6 +232,13 @@ def test_the_command_waits_for_nobody_and_changes_nothing_meanwhile(tmp_path):
     assert refused.exit_code == 1
     assert "another sweep" in refused.output
     assert out.read_text() == lines
+
+
+def test_outside_a_clone_a_result_needs_a_name(monkeypatch):
+    monkeypatch.setattr(fetch, "repository_root", lambda: Path("/nowhere"))
+    refused = CliRunner().invoke(app, ["--dataset", "sample", "--codecs", "jpeg"])
+    assert refused.exit_code == 1
+    assert "--out" in refused.output
 
 
 def test_the_command_goes_on_after_a_line_that_was_cut_off(tmp_path):

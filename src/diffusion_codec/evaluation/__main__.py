@@ -71,6 +71,10 @@ def evaluate(
             studies, default = study.standard(dataset), study.stored_path(dataset)
         if codecs or bitrates:
             studies = studies[:1]
+        if out is None and not fetch.in_clone():
+            raise BadInputError(
+                "this is no clone of the project, which would keep the result: name a file with --out"
+            )
         target = out or default
         if target.suffix not in records.EXPORTS:
             raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")

@@ -29,7 +29,6 @@ from diffusion_codec.evaluation import parameters
 from diffusion_codec.evaluation.codecs import Pixels
 from diffusion_codec.evaluation.helpers import cores
 from diffusion_codec.evaluation.records import commit
-from diffusion_codec.evaluation.study import standard
 from diffusion_codec.evaluation.tables import LEVEL
 from diffusion_codec.metrics import inception, realism
 
@@ -194,9 +193,7 @@ def main(
     ),
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Only the first images; with --out. Default: as many as `make results` takes"
-        ),
+        typer.Option(min=1, help="Only the first images; with --out"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     jobs: Annotated[
@@ -210,7 +207,7 @@ def main(
         checked_device(device)
         if limit and out is None:
             raise BadInputError("--limit measures a part only: name a file for it with --out")
-        images = datasets.load(dataset, limit or standard(dataset)[0].images)
+        images = datasets.load(dataset, limit)
         there, absent = rate_codecs.present(parameters.words(codecs, "codecs"))
         for name in absent:
             console.print(f"left out: {name}, this release has no such codec weights", markup=False)
