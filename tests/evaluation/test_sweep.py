@@ -210,25 +210,18 @@ def test_two_sweeps_do_not_write_one_file(photos, tmp_path):
     assert sorted(p.name for p in tmp_path.glob("r.*")) == ["r.csv", "r.runs.json"]
 
 
+def evaluate(out: Path, rates: str):
+    asked = f"--dataset sample --limit 1 --codecs jpeg --metrics psnr --bitrates {rates}"
+    return CliRunner().invoke(app, [*asked.split(), "--out", str(out)])
+
+
 def test_the_command_waits_for_nobody_and_changes_nothing_meanwhile(tmp_path):
     out = tmp_path / "r.csv"
-    command = [
-        "--dataset",
-        "sample",
-        "--limit",
-        "1",
-        "--codecs",
-        "jpeg",
-        "--metrics",
-        "psnr",
-        "--out",
-        str(out),
-    ]
-    assert CliRunner().invoke(app, [*command, "--bitrates", "0.8"]).exit_code == 0
+    assert evaluate(out, "0.8").exit_code == 0
     lines = out.read_text().replace(",jpeg,", ",webp,")  # what this sweep would drop, were the result its own
     out.write_text(lines)
     with FileLock(f"{out}.lock"):
-        refused = CliRunner().invoke(app, [*command, "--bitrates", "0.8"])
+        refused = evaluate(out, "0.8")
     assert refused.exit_code == 1
     assert "another sweep" in refused.output
     assert out.read_text() == lines
@@ -243,22 +236,10 @@ def test_outside_a_clone_a_result_needs_a_name(monkeypatch):
 
 def test_the_command_goes_on_after_a_line_that_was_cut_off(tmp_path):
     out = tmp_path / "r.csv"
-    command = [
-        "--dataset",
-        "sample",
-        "--limit",
-        "1",
-        "--codecs",
-        "jpeg",
-        "--metrics",
-        "psnr",
-        "--out",
-        str(out),
-    ]
-    assert CliRunner().invoke(app, [*command, "--bitrates", "0.8,1.2"]).exit_code == 0
+    assert evaluate(out, "0.8,1.2").exit_code == 0
     whole = records.read(out).records
     out.write_bytes(out.read_bytes()[:-40])
-    assert CliRunner().invoke(app, [*command, "--bitrates", "0.8,1.2"]).exit_code == 0
+    assert evaluate(out, "0.8,1.2").exit_code == 0
     values = [(record.target_bpp, record.value) for record in records.read(out).records]
     assert values == [(record.target_bpp, record.value) for record in whole]
 
