@@ -192,6 +192,18 @@ def test_the_stored_choices_say_what_the_book_says() -> None:
     assert lpips["paper-2024"] > lpips["independent"]
 
 
+def test_the_stored_trial_of_lambda_says_what_the_book_says() -> None:
+    table = pd.read_csv(repository_root() / "data/results/lambda_choices.csv").set_index("variant")
+    psnr = table["psnr at 0.1"]
+    evenly, untrained = "drawn evenly in lambda", "no first stage: the entropy model untrained, too"
+    assert pd.isna(table.loc[evenly, "psnr at 0.05"])
+    others = psnr.drop([evenly, untrained])
+    assert psnr[evenly] < psnr[untrained] < others.min()
+    assert others.max() - others.min() < 0.4
+    best = others.sort_values(ascending=False).index.tolist()
+    assert best != table["lpips-alex at 0.1"].loc[best].sort_values().index.tolist()
+
+
 def test_the_sets_of_weights_meet_where_the_book_says() -> None:
     means = summarise(records.read(repository_root() / "data/results/kodak_rd.csv"))
     value = means.pivot_table(index=["metric", "target_bpp"], columns="codec", values="value")

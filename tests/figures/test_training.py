@@ -63,3 +63,10 @@ def test_the_contact_sheet_names_each_picture_once() -> None:
     assert [axis.get_title() for axis in axes if axis.images] == list("abcdefg")
     shown = figures.pair([*pictures.values()][:2], ["x", "y"]).axes
     assert [axis.get_title() for axis in shown] == ["x", "y"]
+
+
+def test_more_bits_are_drawn_against_the_photographs_there_were() -> None:
+    table = pd.DataFrame({"photographs": [1, 4, 64], "lambda": 2.0, "excess": [0.5, 0.1, 0.0]})
+    (axis,) = figures.photographs(table, [2.0]).axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "4", "64"]
+    assert list(axis.lines[0].get_ydata()) == [50.0, 10.0, 0.0]

@@ -80,8 +80,8 @@ def photographs(table: pd.DataFrame, lambdas: Sequence[float]) -> Figure:
         label = f"λ = {lambda_:.3g}" if lambda_ < 1000 else f"λ = {lambda_:.0f}"
         axis.plot(rows["photographs"], 100 * rows["excess"], color=COLOURS[colour], marker=mark, label=label)
     axis.set(xscale="log", xlabel="photographs to learn from", ylabel="more bits (%)", ylim=(-2, None))
-    axis.set_xticks(sorted(table["photographs"].unique()))
-    plain_ticks(axis.xaxis)
+    counts = sorted(table["photographs"].unique())
+    axis.set_xticks(counts, labels=map(str, counts))
     axis.minorticks_off()
     axis.legend()
     return figure
