@@ -87,13 +87,13 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("log lambda, drawn evenly in log lambda"),
+    Variant("as here"),
     Variant("lambda itself as the plane", estimation=PlaneOfLambda),
     Variant("one starting step for all lambda", estimation=OneStartingStep),
     Variant("drawn evenly in lambda", recipe=DrawnEvenly),
     Variant("drawn from 1, 5, 10, 20", recipe=DrawnFromFour),
-    Variant("gradient of L, not of log L", recipe=NotWeighed),
-    Variant("no first stage: the entropy model untrained, too", from_start=False),
+    Variant("gradient of L instead of log L", recipe=NotWeighed),
+    Variant("no first stage", from_start=False),
 )
 
 
