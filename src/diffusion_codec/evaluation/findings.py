@@ -211,9 +211,9 @@ def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
     named = LABELS.get(metric, metric)
     if not ahead:
         return f"At no rate asked for has this codec the best {named}."
-    other = f", another one at {_listed(behind)}" if behind else ""
+    other = f", another one at {listed(behind)}" if behind else ""
     best = f"this codec has the best {named} of all that spend as few (its variants left aside)"
-    return f"Asked for {_listed(ahead)} bits per pixel, {best}{other}."
+    return f"Asked for {listed(ahead)} bits per pixel, {best}{other}."
 
 
 def nearest_rate(rates: Sequence[float], wanted: float) -> float:
@@ -229,7 +229,8 @@ def _by_image(results: Results, codec: str, metric: str, target_bpp: float) -> d
     }
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """`0.1, 0.2 and 0.3`; one word or more."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

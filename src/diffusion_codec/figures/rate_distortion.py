@@ -150,6 +150,7 @@ def steps(summary: pd.DataFrame, metric_names: Sequence[str], default: int) -> F
         axis.set_title(metric_label(metric))
         axis.set_xlabel("denoising steps")
         axis.set_xscale("symlog", linthresh=1)
+        axis.set_xlim(-0.3, 1.4 * rows["steps"].max())
         tried = sorted(int(count) for count in rows["steps"].unique())
         axis.set_xticks(tried, labels=map(str, tried))
         axis.minorticks_off()
