@@ -71,8 +71,9 @@ def standard(dataset: str) -> tuple[Study, ...]:
     """What the book shows: rate against distortion on all images; steps, and costly metrics, on a few.
 
     On Kodak 14 codecs x 6 rates x 24 photographs. Seconds of one quiet core: 0.4 for the three metrics of a point, 0.2
-    to 0.5 to make and decode most files, 15 for all VVC files of a photograph, 3 for DISTS of a point; about 50
-    minutes in all. On a data set that is not one of MAIN, the leading codecs on OTHER_IMAGES photographs.
+    to 0.5 to make and decode most files, 15 for all VVC files of a photograph, 3 for DISTS of a point; 50 and
+    200 denoising steps take 7 minutes. About an hour in all at best; two busy cores took 3 minutes a photograph.
+    On a data set that is not one of MAIN, the leading codecs on OTHER_IMAGES photographs.
     """
     if dataset not in MAIN:
         return (Study(dataset, OTHER_IMAGES, SLOW_BITRATES, SLOW_CODECS, STANDARD_METRICS),)
