@@ -143,11 +143,15 @@ def test_realism_counts_rates_at_which_the_intervals_are_apart(tmp_path):
     rows += [row("dfc-mini", 0.05, 0.01), row("avif", 0.05, 0.0) | {"bpp": 0.07}]
     table = pd.DataFrame(rows)
     table.to_csv(tmp_path / "d_realism.csv", index=False)
-    table.assign(patches=8, dataset="smaller").to_csv(tmp_path / "a_realism.csv", index=False)
     assert claims.realism_won(table, "kid-packaged") == {0.1: True, 0.2: False}
     found = claims.realism_ratio(tmp_path)
     assert found.value == 0.5
     assert found.files == ("d_realism.csv",)
+    none = table.assign(dataset="e", high=table["high"] + 1)
+    none.to_csv(tmp_path / "e_realism.csv", index=False)
+    both = claims.realism_ratio(tmp_path)
+    assert both.value == 0.25
+    assert "1 of 2 rates on 8 photographs of d; 0 of 2 rates on 8 photographs of e" in both.protocol
     assert "touch those of avif, vvc," in found.protocol
     assert claims.realism_ratio(tmp_path / "nowhere") is None
 
