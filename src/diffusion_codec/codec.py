@@ -35,6 +35,15 @@ QUALITY_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
+class Analysis:
+    """y = E(x), (1, 4, ceil(H/8), ceil(W/8)), of a picture, its shape (H, W, 3), and the seconds that took."""
+
+    y: Tensor
+    shape: tuple[int, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Compressed:
     """A file's bytes, the SHA-256 of its integer latent, and where the time went (seconds by stage)."""
 
@@ -124,15 +133,30 @@ class Codec:
 
     @reports_memory
     @torch.inference_mode()
+    def analyse(self, pixels: np.ndarray) -> Analysis:
+        """What files of every size of ``pixels``, uint8 (H, W, 3), start from; the longest part of compressing.
+
+        Raises:
+            BadInputError: pixels of another type or shape, or more than the limits allow.
+        """
+        _check_pixels(pixels)
+        DEFAULT_LIMITS.check_size(pixels.shape[1], pixels.shape[0])  # or nobody could read the file
+        watch = Stopwatch(self.backbone.device)
+        with watch.stage("encode"):  # the border is repeated up to a multiple of 8
+            y = self.backbone.encode(_from_pixels(pixels).to(self.backbone.device))
+        return Analysis(y, pixels.shape, watch.seconds)
+
+    @reports_memory
+    @torch.inference_mode()
     def compress(
         self,
-        pixels: np.ndarray,
+        picture: np.ndarray | Analysis,
         quality: float = 50.0,
         *,
         grayscale: bool = False,
         dither_seed: int | None = None,
     ) -> Compressed:
-        """The file of ``pixels``, uint8 (H, W, 3), at ``quality`` 0..100.
+        """The file of a picture, uint8 (H, W, 3) or what :meth:`analyse` made of it, at ``quality`` 0..100.
 
         With ``dither_seed`` (0..65535) quantisation is universal: both sides draw the same dither from the seed.
         Weights trained for it draw from seed 0 where none is given.
@@ -142,27 +166,27 @@ class Codec:
         """
         if not 0 <= quality <= 100:
             raise BadInputError(f"quality {quality:g} is outside 0 to 100")
-        watch = Stopwatch(self.backbone.device)
-        y = self._analyse(pixels, watch)
-        return self._encode(y, pixels.shape, quality, grayscale, watch, dither_seed)
+        analysis, watch = self._begin(picture)
+        return self._encode(analysis, quality, grayscale, watch, dither_seed)
 
     @reports_memory
     @torch.inference_mode()
-    def compress_to_size(self, pixels: np.ndarray, max_bytes: int, *, grayscale: bool = False) -> Compressed:
-        """The best file of at most ``max_bytes`` bytes of ``pixels``, uint8 (H, W, 3), by bisection on real files.
+    def compress_to_size(
+        self, picture: np.ndarray | Analysis, max_bytes: int, *, grayscale: bool = False
+    ) -> Compressed:
+        """The best file of at most ``max_bytes`` bytes of a picture as in :meth:`compress`, by bisection on real files.
 
         Raises:
             BadInputError: even the lowest quality needs more, the message says how much; or as :meth:`compress`.
         """
-        watch = Stopwatch(self.backbone.device)
-        y = self._analyse(pixels, watch)
+        analysis, watch = self._begin(picture)
 
         def at(quality: float) -> Compressed:
-            return self._encode(y, pixels.shape, quality, grayscale, watch)
+            return self._encode(analysis, quality, grayscale, watch)
 
         best = at(0.0)
         if len(best.data) > max_bytes:
-            area = pixels.shape[0] * pixels.shape[1]
+            area = analysis.shape[0] * analysis.shape[1]
             raise BadInputError(
                 f"{max_bytes} bytes cannot be reached; this picture needs at least {len(best.data)} bytes "
                 f"({8 * len(best.data) / area:.4f} bits per pixel)"
@@ -225,22 +249,19 @@ class Codec:
 
     @reports_memory
     @torch.inference_mode()
-    def autoencode(self, pixels: np.ndarray) -> np.ndarray:
+    def autoencode(self, picture: np.ndarray | Analysis) -> np.ndarray:
         """D(E(x)) without quantisation, uint8 (H, W, 3) of the same: the ceiling no file of this backbone can pass."""
-        y = self._analyse(pixels, Stopwatch(self.backbone.device))
-        return _to_pixels(self.backbone.decode(y, finish=_to_levels), *pixels.shape[:2])
+        analysis, _ = self._begin(picture)
+        return _to_pixels(self.backbone.decode(analysis.y, finish=_to_levels), *analysis.shape[:2])
 
-    def _analyse(self, pixels: np.ndarray, watch: Stopwatch) -> Tensor:
-        """y = E(x), (1, 4, ceil(H/8), ceil(W/8)); the border is repeated up to a multiple of 8."""
-        _check_pixels(pixels)
-        DEFAULT_LIMITS.check_size(pixels.shape[1], pixels.shape[0])  # or nobody could read the file
-        with watch.stage("encode"):
-            return self.backbone.encode(_from_pixels(pixels).to(self.backbone.device))
+    def _begin(self, picture: np.ndarray | Analysis) -> tuple[Analysis, Stopwatch]:
+        """The analysis of a picture, made where it is not given, and a watch that has counted it."""
+        analysis = picture if isinstance(picture, Analysis) else self.analyse(picture)
+        return analysis, Stopwatch(self.backbone.device, dict(analysis.seconds))
 
     def _encode(
         self,
-        y: Tensor,
-        shape: tuple[int, ...],
+        analysis: Analysis,
         quality: float,
         grayscale: bool,
         watch: Stopwatch,
@@ -249,6 +270,7 @@ class Codec:
         if dither_seed is None and self.weights.dithered:
             dither_seed = 0
         with watch.stage("parameters"):
+            y = analysis.y
             alpha, beta, t = self.p_phi(y, torch.tensor([lambda_of(quality)], device=y.device))
             a, b = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
             timestep = t.round().clamp(0, bitstream.MAX_TIMESTEP)
@@ -256,8 +278,8 @@ class Codec:
             dither = _dither(dither_seed, z.shape[1:])
             z_hat = (z[0].cpu() + dither).round().long()
         header = Header(
-            width=shape[1],
-            height=shape[0],
+            width=analysis.shape[1],
+            height=analysis.shape[0],
             weights_fingerprint=self.weights.fingerprint,
             timestep=int(timestep),
             alpha=tuple(int(v) for v in a[0]),  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ class Baseline:
 
     `qualities` is its scale in rising order, `version` names the libraries, `options` every setting but the
     quality: together they let a reader make the same bytes again. `parts` splits a file's bytes into the coded
-    picture and the container around it, where the format has one.
+    picture and the container around it, where the format has one. `rising`: no file of higher quality is smaller.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Baseline:
     encoder: Callable[[Pixels, float], bytes]
     decoder: Callable[[bytes], Pixels]
     parts: Callable[[bytes], dict[str, int]] | None = None
+    rising: bool = False
 
     def encode(self, pixels: Pixels, quality: float) -> bytes:
         """uint8 H x W x 3 to a file without metadata. Raises BadInputError off the quality scale."""
@@ -60,8 +61,8 @@ class Baseline:
         """The largest file that is not above `bpp` bits per pixel, found on real files.
 
         `known` (files by index of quality) may be handed from rate to rate of one image, to save encoding
-        twice. Sizes rise with quality but for small dents, so the quality after the one found is looked at
-        too. Raises UnreachableRateError, which says what is reachable.
+        twice. Sizes rise with quality but for dents, so the quality after the one found is looked at too, unless they
+        are `rising`. Raises UnreachableRateError, which says what is reachable.
         """
         height, width = pixels.shape[:2]
         max_bytes = int(bpp * height * width / 8)
@@ -72,8 +73,8 @@ class Baseline:
                 files[index] = self._timed(pixels, self.qualities[index])
             return len(files[index].data)
 
-        first_too_large = _first_above(size, len(self.qualities), max_bytes, files)
-        if first_too_large + 1 < len(self.qualities):
+        first_too_large = _first_above(size, len(self.qualities), max_bytes, pixels.nbytes, files)
+        if first_too_large + 1 < len(self.qualities) and not self.rising:
             size(first_too_large + 1)
         good = [index for index, file in files.items() if len(file.data) <= max_bytes]
         if not good:
@@ -90,12 +91,16 @@ class Baseline:
         return Encoded(data, quality, time.perf_counter() - started)
 
 
-def _first_above(size: Callable[[int], int], count: int, limit: int, files: dict[int, Encoded]) -> int:
+def _first_above(
+    size: Callable[[int], int], count: int, limit: int, raw: int, files: dict[int, Encoded]
+) -> int:
     """The first index whose size is above the limit (`count` if none is), of sizes that rise.
 
     Between two sizes that are known the next one tried is where the logarithm of the size would cross the
-    limit; every third step halves the interval, so that no shape of the curve makes it slow.
+    limit; every third step halves the interval, so that no shape of the curve makes it slow. The smallest file is
+    tried first; the end of the scale is taken to be half of the picture's `raw` bytes until more is known.
     """
+    size(0)
     fitting = [index for index, file in files.items() if len(file.data) <= limit]
     low = max(fitting, default=-1)
     high = min((index for index in files if index > low), default=count)
@@ -103,9 +108,9 @@ def _first_above(size: Callable[[int], int], count: int, limit: int, files: dict
         if high - low <= 1:
             break
         middle = (low + high) // 2
-        if low >= 0 and high < count and step % 3:
-            smaller, larger = math.log(size(low)), math.log(size(high))
-            part = (math.log(limit + 1) - smaller) / (larger - smaller)
+        if low >= 0 and step % 3:
+            smaller, larger = math.log(size(low)), math.log(size(high) if high < count else raw / 2)
+            part = (math.log(limit + 1) - smaller) / max(larger - smaller, 1e-9)
             middle = min(max(low + round(part * (high - low)), low + 1), high - 1)
         low, high = (middle, high) if size(middle) <= limit else (low, middle)
     return high

@@ -144,5 +144,6 @@ def baselines() -> tuple[Baseline, ...]:
             _encode_vvc,
             _decode_vvc,
             vvc_parts,
+            rising=True,
         ),
     )

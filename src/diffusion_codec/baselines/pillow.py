@@ -90,6 +90,7 @@ def _avif(name: str, speed: int) -> Baseline:
         pillow_encoder("AVIF", options),
         pillow_decoder("AVIF"),
         box_parts,
+        rising=True,
     )
 
 

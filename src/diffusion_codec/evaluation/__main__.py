@@ -8,6 +8,7 @@ codecs at three rates:
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from diffusion_codec.evaluation import codecs as rate_codecs
 from diffusion_codec.evaluation import helpers, records, study
 from diffusion_codec.evaluation.records import Results
 from diffusion_codec.evaluation.study import Study
-from diffusion_codec.evaluation.sweep import Runner, sweep
+from diffusion_codec.evaluation.sweep import Runner, sweep_grids
 from diffusion_codec.evaluation.tables import summarise
 
 app = typer.Typer(add_completion=False)
@@ -81,18 +82,21 @@ def evaluate(
             raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")
         journal = target if target.suffix == ".csv" else target.with_suffix(".csv")
         run_on = _helpers(jobs, ray)
+        asked, absent = [], dict[str, None]()
         for standard in studies:
-            asked = Study.of(
+            wanted = Study.of(
                 standard.dataset,
                 limit or standard.images,
                 bitrates or standard.bitrates,
                 codecs or standard.codecs,
                 metric_names or standard.metrics,
             )
-            asked, absent = study.here(asked)
-            for name in absent:
-                console.print(f"left out: {name} cannot be had here", markup=False)
-            results = _measure(asked, journal, device, seed, console, run_on)
+            measurable, gone = study.here(wanted)
+            asked.append(measurable)
+            absent |= dict.fromkeys(gone)
+        for name in absent:
+            console.print(f"left out: {name} cannot be had here", markup=False)
+        results = _measure(asked, journal, device, seed, console, run_on)
         if target != journal:
             records.export(results, target)
         _report(results, journal, console)
@@ -108,26 +112,24 @@ def _helpers(jobs: int, ray: str | None) -> Runner | None:
 
 
 def _measure(
-    asked: Study, target: Path, device: str, seed: int, console: Console, run_on: Runner | None
+    asked: Sequence[Study], target: Path, device: str, seed: int, console: Console, run_on: Runner | None
 ) -> Results:
-    images = datasets.load(asked.dataset)
+    images = datasets.load(asked[0].dataset)
     console.print(f"{images.name}: {len(images)} images ({images.origin}, sha256 {images.sha256[:16]})")
-    chosen = rate_codecs.get(asked.codecs, device)
+    names = dict.fromkeys(name for one in asked for name in one.codecs)
+    loaded = {codec.name: codec for codec in rate_codecs.get(list(names), device)}
     bar = Progress(TextColumn("measuring"), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
     with records.only_writer(target), bar:
-        dropped = study.drop_outdated(target, chosen) if target.is_file() else 0
+        dropped = study.drop_outdated(target, list(loaded.values())) if target.is_file() else 0
         if dropped:
             console.print(f"dropped {dropped} numbers that other versions of these codecs made")
         task = bar.add_task("measuring")
-        return sweep(
-            chosen,
+        return sweep_grids(
+            [one.grid([loaded[name] for name in one.codecs], one.images) for one in asked],
             images,
-            asked.bitrates,
-            asked.metrics,
             target,
             device=device,
             seed=seed,
-            limit=asked.images,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
             run_on=run_on,
         )

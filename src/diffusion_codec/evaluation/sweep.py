@@ -29,8 +29,44 @@ from diffusion_codec.evaluation.records import (
 logger = logging.getLogger(__name__)
 
 Key = tuple[str | float | None, ...]
-Point = tuple[RateCodec, float | None]
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A codec at a rate, and the metrics of what it decodes."""
+
+    codec: RateCodec
+    rate: float | None
+    metrics: tuple[metrics.Metric, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every codec at every rate (bits per pixel) by every metric, on the first `images` photographs (None: on all).
+
+    Raises BadInputError for rates that are not positive, codecs that occur twice, no image.
+    """
+
+    codecs: Sequence[RateCodec]
+    rates: Sequence[float]
+    metrics: Sequence[metrics.Metric]
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        bad = [rate for rate in self.rates if not 0 < rate < math.inf]
+        if bad:
+            raise BadInputError(f"rates are positive bits per pixel, not {bad[0]:g}")
+        names = [codec.name for codec in self.codecs]
+        if len(set(names)) < len(names):
+            raise BadInputError(f"every codec may be named once, not {', '.join(names)}")
+        if self.images is not None and self.images < 1:
+            raise BadInputError(f"the number of images is 1 or more, not {self.images}")
+
+    @property
+    def files(self) -> list[tuple[str, float | None]]:
+        """(codec, rate) of every file it takes; a codec without a rate is there once, with None."""
+        return [(c.name, rate) for c in self.codecs for rate in (self.rates if c.has_rate else (None,))]
 
 
 def sweep(
@@ -48,82 +84,82 @@ def sweep(
 ) -> Results:
     """Measure every codec on every image at every rate (bits per pixel) and append the numbers to `out`.
 
-    What `out` holds already for the same codec version, data set and protocol is not measured again; failures
-    are tried again. `limit` measures only the first images; their numbers count when the rest follows. A codec
-    that fails on an image gets a row that says why, and the sweep goes on. `run_on` spreads the work over helpers
-    (`helpers.processes`, `helpers.cluster`), which get codecs by name; rows and their order are the same. Raises
-    BadInputError for rates that are not positive, names that occur twice, a result another sweep writes to.
+    `limit` measures only the first images; their numbers count when the rest follows. The rest is said at
+    `sweep_grids`, of which this is the case of one grid.
     """
-    chosen = [metrics.get(name) for name in metric_names]
-    _check(codecs, rates)
+    grid = Grid(codecs, rates, [metrics.get(name) for name in metric_names], limit)
+    return sweep_grids([grid], dataset, out, device=device, seed=seed, progress=progress, run_on=run_on)
+
+
+def sweep_grids(
+    grids: Sequence[Grid],
+    dataset: ImageDataset,
+    out: Path,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+    run_on: "Runner | None" = None,
+) -> Results:
+    """Measure grids of points together, image by image, so that no file is made twice; append the numbers to `out`.
+
+    What `out` holds already for the same codec version, data set and protocol is not measured again; failures
+    are tried again. A codec that fails on an image gets a row that says why, and the sweep goes on. `run_on` spreads
+    the work over helpers (`helpers.processes`, `helpers.cluster`), which get codecs by name; rows and their order are
+    the same. Raises BadInputError for a result another sweep writes to.
+    """
+    wanted = Wanted(dataset, grids)
     run = Run(
         **environment(device, seed) | ({} if run_on is None else {"threads": 1}),
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         dataset_origin=dataset.origin,
         images=len(dataset),
-        codecs={c.name: CodecInfo(version=c.version, settings=c.settings) for c in codecs},
-        protocols={m.name: m.protocol for m in chosen},
+        codecs={c.name: CodecInfo(version=c.version, settings=c.settings) for c in wanted.codecs},
+        protocols={m.name: m.protocol for m in wanted.metrics},
     )
     with only_writer(out):
-        wanted = Wanted(codecs, dataset, rates, chosen, limit)
         _Sweep(wanted, Writer(out, run), progress, run_on).measure()
         return read(out)
 
 
-def _check(codecs: Sequence[RateCodec], rates: Sequence[float]) -> None:
-    bad = [rate for rate in rates if not 0 < rate < math.inf]
-    if bad:
-        raise BadInputError(f"rates are positive bits per pixel, not {bad[0]:g}")
-    names = [codec.name for codec in codecs]
-    if len(set(names)) < len(names):
-        raise BadInputError(f"every codec may be named once, not {', '.join(names)}")
-
-
 class Wanted:
-    """The numbers a sweep is to have, image by image, so that files made for one decoder serve the others.
+    """The numbers a sweep is to have, image by image, so that files made for one decoder serve the others."""
 
-    Raises BadInputError for a limit that is not a number of images of the data set.
-    """
+    def __init__(self, dataset: ImageDataset, grids: Sequence[Grid]) -> None:
+        self.dataset, self.grids = dataset, grids
+        self.items = dataset[: max(len(dataset) if grid.images is None else grid.images for grid in grids)]
+        self.codecs = list({codec.name: codec for grid in grids for codec in grid.codecs}.values())
+        self.metrics = list(dict.fromkeys(metric for grid in grids for metric in grid.metrics))
 
-    def __init__(
-        self,
-        codecs: Sequence[RateCodec],
-        dataset: ImageDataset,
-        rates: Sequence[float],
-        chosen: Sequence[metrics.Metric],
-        limit: int | None = None,
-    ) -> None:
-        if limit is not None and limit < 1:
-            raise BadInputError(f"the number of images is 1 or more, not {limit}")
-        self.dataset, self.metrics = dataset, chosen
-        self.items = dataset[: len(dataset) if limit is None else limit]
-        ordered: tuple[float, ...] = tuple(sorted(set(rates)))
-        self.points: list[Point] = [(c, r) for c in codecs for r in (ordered if c.has_rate else (None,))]
+    def points(self, place: int) -> list[Point]:
+        """What is asked of the image at this place of the data set, by codec and rising rate."""
+        asked: dict[tuple[str, float | None], dict[metrics.Metric, None]] = {}
+        for grid in self.grids:
+            if grid.images is None or place < grid.images:
+                for name, rate in grid.files:
+                    asked.setdefault((name, rate), {}).update(dict.fromkeys(grid.metrics))
+        order = {codec.name: number for number, codec in enumerate(self.codecs)}
+        files = sorted(asked, key=lambda file: (order[file[0]], file[1] or 0.0))
+        return [Point(self.codecs[order[name]], rate, tuple(asked[name, rate])) for name, rate in files]
 
     def key(self, codec: RateCodec, image: str, rate: float | None, metric: metrics.Metric) -> Key:
         """What makes a number this number: equal keys, equal values."""
         codec_key = (codec.name, codec.version, codec.settings)
         return (*codec_key, self.dataset.sha256, image, rate, metric.name, metric.protocol)
 
-    def missing(
-        self, codec: RateCodec, image: str, rate: float | None, there: set[Key]
-    ) -> list[metrics.Metric]:
+    def missing(self, point: Point, image: str, there: set[Key]) -> list[metrics.Metric]:
         """The metrics still to be measured at one point."""
-        return [metric for metric in self.metrics if self.key(codec, image, rate, metric) not in there]
+        return [m for m in point.metrics if self.key(point.codec, image, point.rate, m) not in there]
 
     def keys(self) -> set[Key]:
         """The keys of all numbers."""
         return {
-            self.key(codec, item.id, rate, metric)
-            for item in self.items
-            for codec, rate in self.points
-            for metric in self.metrics
+            self.key(point.codec, item.id, point.rate, metric)
+            for place, item in enumerate(self.items)
+            for point in self.points(place)
+            for metric in point.metrics
         }
-
-    def pending(self, there: set[Key]) -> int:
-        """How many numbers are still to be measured."""
-        return len(self.keys() - there)
 
 
 @dataclass(frozen=True)
@@ -195,23 +231,26 @@ class _Sweep:
             self._elsewhere(self.run_on)
 
     def _here(self) -> None:
-        total, count = len(self.wanted.items) * len(self.wanted.points), 0
-        for item in self.wanted.items:
+        total, count = self._total(), 0
+        for place, item in enumerate(self.wanted.items):
             pixels: Pixels | None = None
-            for codec, rate in self.wanted.points:
-                missing = self.wanted.missing(codec, item.id, rate, self.there)
+            for point in self.wanted.points(place):
+                missing = self.wanted.missing(point, item.id, self.there)
                 if missing:
                     pixels = item.pixels() if pixels is None else pixels
                     self.writer.append(
-                        measure_point(codec, self.writer.run.id, item.id, pixels, rate, missing)
+                        measure_point(point.codec, self.writer.run.id, item.id, pixels, point.rate, missing)
                     )
                 count += 1
                 if self.progress is not None:
                     self.progress(count, total)
 
+    def _total(self) -> int:
+        return sum(len(self.wanted.points(place)) for place in range(len(self.wanted.items)))
+
     def _elsewhere(self, run_on: Runner) -> None:
         tasks = list(self._tasks())
-        total = len(self.wanted.items) * len(self.wanted.points)
+        total = self._total()
         count = total - sum(len(task.points) for task in tasks)
         for task, rows in run_on(tasks):
             self.writer.append(rows)
@@ -223,15 +262,14 @@ class _Sweep:
 
     def _tasks(self) -> Iterator[Task]:
         """What is missing of one image and codecs that share their files, for every image and such family."""
-        for item in self.wanted.items:
+        for place, item in enumerate(self.wanted.items):
             families: dict[str, list[TaskPoint]] = {}
-            for codec, rate in self.wanted.points:
-                missing = self.wanted.missing(codec, item.id, rate, self.there)
+            for point in self.wanted.points(place):
+                missing = self.wanted.missing(point, item.id, self.there)
                 if missing:
-                    point = TaskPoint(
-                        codec.name, codec.version, codec.settings, rate, tuple(m.name for m in missing)
-                    )
-                    families.setdefault(family(codec.name), []).append(point)
+                    codec, names = point.codec, tuple(metric.name for metric in missing)
+                    task = TaskPoint(codec.name, codec.version, codec.settings, point.rate, names)
+                    families.setdefault(family(codec.name), []).append(task)
             for points in families.values():
                 yield Task(self.writer.run.id, self.writer.run.device, item.id, item.pixels, tuple(points))
 
@@ -239,14 +277,14 @@ class _Sweep:
         """The order of a sweep without helpers: whoever measured what when, equal results are equal files."""
         results = read(self.writer.path)
         images = {item.id: number for number, item in enumerate(self.wanted.items)}
-        points = {(codec.name, rate): number for number, (codec, rate) in enumerate(self.wanted.points)}
+        codecs = {codec.name: number for number, codec in enumerate(self.wanted.codecs)}
         names = {metric.name: number for number, metric in enumerate(self.wanted.metrics)}
         new = [record for record in results.records if record.run == self.writer.run.id]
         old = [record for record in results.records if record.run != self.writer.run.id]
 
-        def place(record: Record) -> tuple[int, int, int]:
-            point = points.get((record.codec, record.target_bpp), -1)
-            return images.get(record.image, -1), point, names.get(record.metric, -1)
+        def place(record: Record) -> tuple[int, int, float, int]:
+            codec, rate = codecs.get(record.codec, -1), record.target_bpp or 0.0
+            return images.get(record.image, -1), codec, rate, names.get(record.metric, -1)
 
         write(self.writer.path, Results([*old, *sorted(new, key=place)], results.runs.values()))
 
@@ -255,8 +293,11 @@ def measure_task(task: Task) -> list[Record]:
     """Measure a task in this process, on one thread, so that every helper computes the same numbers."""
     torch.set_num_threads(1)
     rows: list[Record] = []
+    # once, not for every point: codecs remember the files they made
+    names = list(dict.fromkeys(point.codec for point in task.points))
+    codecs = {codec.name: codec for codec in get_codecs(names, task.device)}
     for point in task.points:
-        codec = get_codecs([point.codec], task.device)[0]
+        codec = codecs[point.codec]
         if (codec.version, codec.settings) != (point.version, point.settings):
             error = BadInputError(
                 f"this helper has {codec.version}, the sweep is of {point.version}: install one version"
