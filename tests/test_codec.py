@@ -56,6 +56,15 @@ def test_size_limit_is_kept_and_used_as_well_as_any_quality_can(codec: Codec) ->
         assert 0.94 * max(s for s in sizes if s <= limit) <= size <= limit
 
 
+def test_files_of_any_size_start_from_one_analysis(codec: Codec) -> None:
+    pixels = picture(45, 64)
+    analysis = codec.analyse(pixels)
+    assert codec.compress(analysis, 60).data == codec.compress(pixels, 60).data
+    assert codec.compress_to_size(analysis, 400).data == codec.compress_to_size(pixels, 400).data
+    assert (codec.autoencode(analysis) == codec.autoencode(pixels)).all()
+    assert codec.compress(analysis).seconds["encode"] == analysis.seconds["encode"]
+
+
 def test_unreachable_size_says_what_is_reachable(codec: Codec) -> None:
     smallest = len(codec.compress(picture(64, 64), quality=0).data)
     with pytest.raises(BadInputError, match=f"needs at least {smallest} bytes"):

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pytest
@@ -52,4 +53,6 @@ def test_attack(attack: dict[str, str], tmp_path: Path, tally: Tally) -> None:
     assert answer.partition(":")[0] == attack["error"]
     assert list(tmp_path.iterdir()) == []
     about = f"{attack['file']}: {attack['about']}"
-    tally(Row(ATTACKS, about, 1, 1, refused=1, note=answer.partition(" (")[0][:160]))
+    tally(
+        Row(ATTACKS, about, 1, 1, refused=1, note=shorten(answer.partition(" (")[0], 160, placeholder=" …"))
+    )

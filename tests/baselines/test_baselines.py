@@ -6,6 +6,7 @@ from PIL import Image
 from skimage import data
 
 from diffusion_codec import baselines
+from diffusion_codec.baselines.base import Baseline
 from diffusion_codec.errors import BadInputError
 
 SLOW = ("avif-slow", "vvc")
@@ -65,6 +66,34 @@ def test_files_known_from_other_rates_are_used_and_change_nothing(name, photo):
         )  # its sizes do not rise with every quality: two searches differ
         assert abs(len(found.data) - len(alone.data)) <= near * len(alone.data)
     assert len(known) <= 26  # three searches by halves alone would be about 25 on 101 qualities
+
+
+@pytest.mark.parametrize("name", [name for name in baselines.names() if baselines.get(name).rising])
+def test_codecs_said_to_be_rising_rise(name, photo):
+    codec = baselines.get(name)
+    sizes = [len(codec.encode(photo, quality)) for quality in codec.qualities[2:50:2]]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize("grows", [1.03, 1.2])
+def test_the_search_makes_few_files_of_a_scale_that_grows_evenly(rising, grows):
+    made = []
+
+    def encode(_, quality):
+        made.append(quality)
+        return bytes(int(50 * grows**quality))
+
+    count = int(np.log(100_000) / np.log(grows))
+    codec = Baseline("even", "1", "none", tuple(range(count)), encode, lambda _: None, rising=rising)
+    pixels = np.zeros((512, 768, 3), np.uint8)
+    for bpp in (0.05, 0.1, 0.3, 2.0):
+        made.clear()
+        found = codec.encode_at(pixels, bpp)
+        limit = bpp * 512 * 768 / 8
+        assert len(found.data) <= limit < len(encode(None, found.quality + 1))
+        assert len(made) - 1 <= 9
+        assert (found.quality + 2 in made) is not rising
 
 
 @pytest.mark.parametrize("name", FAST)

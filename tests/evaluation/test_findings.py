@@ -54,7 +54,8 @@ def test_what_was_not_measured_is_said():
 
 
 @pytest.mark.parametrize(
-    ("without", "verdict"), [((0.3, 0.2), "Yes"), ((0.3, 0.05), "No"), ((0.05, 0.05), "No")]
+    ("without", "verdict"),
+    [((0.3, 0.2), "At all 2 ("), ((0.3, 0.05), "At 1 of 2"), ((0.05, 0.05), "At 0 of 2")],
 )
 def test_the_verdict_follows_the_numbers(without, verdict):
     gain = findings.denoising_gain(results(dfc=(0.1, 0.1), dfc_at_0=without), "dfc", "dfc@0", ["lpips-alex"])
@@ -72,7 +73,7 @@ def test_a_gain_in_a_metric_where_more_is_better():
     )
     gain = findings.denoising_gain(psnr, "dfc", "dfc@0", ["psnr"])
     assert gain["better"].all()
-    assert findings.denoising_verdict(gain, "psnr").startswith("Yes")
+    assert findings.denoising_verdict(gain, "psnr").startswith("At all 2 (")
     assert "No rate" in findings.denoising_verdict(gain, "lpips-alex")
 
 
@@ -81,15 +82,18 @@ def test_where_a_codec_leads():
     some = pd.concat([some, some[some["codec"] == "dfc@0"].assign(codec="dfc:other")])
     said = findings.lead_sentence(some, "dfc", "lpips-alex")
     assert said == (
-        "Asked for 0.1 bits per pixel, this codec has the best LPIPS (AlexNet) of all that spend as few "
-        "(its variants left aside), another one at 0.2."
+        "Asked for 0.1 bits per pixel, this codec is the best by LPIPS (AlexNet) of all whose files are at most 5 % "
+        "larger, its own variants left aside; at 0.2 another one is."
     )
     larger = some.assign(bpp=some["bpp"].where(some["codec"] != "avif", some["bpp"] * 1.2))
-    assert "was not measured" not in findings.lead_sentence(larger, "dfc", "lpips-alex")
+    assert not findings.lead_sentence(larger, "dfc", "lpips-alex").startswith("Not measured")
     assert "0.2" not in findings.lead_sentence(larger, "dfc", "lpips-alex")
     behind = summarise(results(dfc=(0.3, 0.3), avif=(0.2, 0.2)))
-    assert findings.lead_sentence(behind, "dfc", "lpips-alex").startswith("At no rate")
-    assert "was not measured" in findings.lead_sentence(behind, "dfc", "psnr")
+    told = findings.lead_sentences(behind, "dfc", ["lpips-alex", "psnr", "ms-ssim"])
+    assert told == (
+        "By LPIPS (AlexNet) this codec leads at no rate asked for. "
+        "Not measured for this codec and another one: PSNR and MS-SSIM."
+    )
 
 
 def test_best_number_of_steps():

@@ -10,7 +10,8 @@ import torch
 
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation import codecs, helpers, records
-from diffusion_codec.evaluation.sweep import sweep
+from diffusion_codec.evaluation import sweep as sweep_module
+from diffusion_codec.evaluation.sweep import measure_task, sweep
 from tests.evaluation.test_sweep import photos  # noqa: F401  the fixture
 
 NAMES = ("jpeg", "webp", "ceiling-mini")
@@ -45,6 +46,18 @@ def test_processes_give_the_same_rows_in_the_same_order(photos, tmp_path):  # no
     assert rows(shared) == rows(alone)
     assert counts[-1] == (15, 15)
     assert counts == sorted(counts)
+
+
+def test_a_task_makes_its_codecs_once_or_they_would_forget_their_files(photos, tmp_path, monkeypatch):  # noqa: F811
+    asked: list[list[str]] = []
+
+    def get(names, device):
+        asked.append(list(names))
+        return codecs.get(names, device)
+
+    monkeypatch.setattr(sweep_module, "get_codecs", get)
+    measure(photos, tmp_path / "r.csv", lambda tasks: ((task, measure_task(task)) for task in tasks))
+    assert asked == [["jpeg"], ["webp"], ["ceiling-mini"]] * 3
 
 
 def test_what_is_there_is_not_handed_out(photos, tmp_path):  # noqa: F811

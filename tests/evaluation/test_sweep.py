@@ -9,11 +9,11 @@ from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusion_codec import baselines, datasets, fetch
+from diffusion_codec import baselines, datasets, fetch, metrics
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation import codecs, records
 from diffusion_codec.evaluation.__main__ import app
-from diffusion_codec.evaluation.sweep import sweep
+from diffusion_codec.evaluation.sweep import Grid, sweep, sweep_grids
 from tests.tiny import tiny_codec
 
 
@@ -41,6 +41,26 @@ class Counting:
         if self.calls == self.refused:
             raise RuntimeError("this one\ncannot be done")
         return codecs.BaselineCodec(baselines.get("jpeg")).run(pixels, bpp)
+
+
+def test_grids_are_measured_together_and_make_no_file_twice(photos, tmp_path):
+    codec, psnr, lpips = Counting(), metrics.get("psnr"), metrics.get("lpips-alex")
+    whole, few = Grid([codec], [1.6, 0.8], [psnr]), Grid([codec], [0.8, 2.4], [psnr, lpips], 1)
+    results = sweep_grids([whole, few], photos, tmp_path / "r.csv")
+    assert codec.calls == 3 * 2 + 1
+    first, *others = [item.id for item in photos]
+    found = [(r.image, r.target_bpp, r.metric) for r in results.records]
+    both = ("psnr", "lpips-alex")
+    assert found == [
+        *(
+            (first, rate, name)
+            for rate, names in ((0.8, both), (1.6, both[:1]), (2.4, both))
+            for name in names
+        ),
+        *((image, rate, "psnr") for image in others for rate in (0.8, 1.6)),
+    ]
+    sweep_grids([few, whole], photos, tmp_path / "r.csv")
+    assert codec.calls == 3 * 2 + 1
 
 
 def test_rates_are_those_of_real_files(photos, tmp_path):

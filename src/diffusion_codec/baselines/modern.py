@@ -134,6 +134,7 @@ def baselines() -> tuple[Baseline, ...]:
             _encode_heic,
             _decode_heic,
             box_parts,
+            rising=True,
         ),
         Baseline(
             "vvc",

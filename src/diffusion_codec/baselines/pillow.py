@@ -123,6 +123,7 @@ def baselines() -> tuple[Baseline, ...]:
             tuple(q / 2 for q in range(201)),
             _encode_jpeg2000,
             pillow_decoder("JPEG2000"),
+            rising=True,
         ),
         _avif("avif", speed=6),
         _avif("avif-slow", speed=3),

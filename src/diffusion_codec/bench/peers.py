@@ -59,7 +59,9 @@ def ours(pixels: np.ndarray, steps: int, repeats: int) -> Peer:
     codec = Codec.from_pretrained(run=RunOptions("auto"))
     data, _, encode = timed(lambda: codec.compress(pixels).data, repeats)
     _, _, decode = timed(lambda: codec.decompress(data, steps), repeats)
-    return Peer(f"{OURS}, {steps} steps", __version__, "quality 50", len(data), encode, decode)
+    return Peer(
+        f"{OURS}, {steps} step" + "s" * (steps > 1), __version__, "quality 50", len(data), encode, decode
+    )
 
 
 def classical(name: str, pixels: np.ndarray, file_bytes: int, repeats: int) -> Peer:

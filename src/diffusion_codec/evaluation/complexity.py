@@ -100,7 +100,7 @@ def parts(codec: Codec, width: int = WIDTH, height: int = HEIGHT, steps: int = D
             "entropy model",
             _count(weights.latent_coder.model),
             operations(lambda: weights.latent_coder.encode(z_hat, side)),
-            1,
+            len(weights.latent_coder.model.passes),
         ),
         (
             f"denoiser ε_θ, {steps} steps",

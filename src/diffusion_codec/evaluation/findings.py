@@ -158,7 +158,7 @@ def denoising_gain(
 
 
 def denoising_verdict(gain: pd.DataFrame, metric: str = "lpips-alex") -> str:
-    """Whether denoising made `metric` better at every rate above 0.03 bits per pixel, as one sentence."""
+    """At which rates above 0.03 bits per pixel denoising made `metric` better, as one sentence."""
     rows = gain[(gain["metric"] == metric) & (gain["bpp"] > CLAIM_ABOVE_BPP)]
     if rows.empty:
         return (
@@ -166,13 +166,11 @@ def denoising_verdict(gain: pd.DataFrame, metric: str = "lpips-alex") -> str:
         )
     worse = rows[~rows["better"]]
     sure = rows[(rows["high"] < 0) if not metrics.get(metric).higher_is_better else (rows["low"] > 0)]
-    certain = f"at {len(sure)} of {len(rows)} the 95 % interval excludes no change"
+    certain = f"at {len(sure)} of them beyond chance (the 95 % interval excludes no change)"
     if worse.empty:
-        return f"Yes: at each of the {len(rows)} rates ({_rates(rows)} bits per pixel; {certain})."
-    return (
-        f"No: not at {_rates(worse)} bits per pixel; at {len(rows) - len(worse)} of {len(rows)} rates it does "
-        f"({certain})."
-    )
+        return f"At all {len(rows)} ({_rates(rows)} bits per pixel), {certain}."
+    kept = len(rows) - len(worse)
+    return f"At {kept} of {len(rows)}, {certain}; not at {_rates(worse)} bits per pixel."
 
 
 def comparison_sentence(
@@ -187,19 +185,32 @@ def comparison_sentence(
             named = LABELS.get(rival, rival)
             parts.append(f"not compared with {named}, which was not measured at this rate")
     known = LABELS.get(metric, metric)
-    return f"At {target_bpp:g} bits per pixel the {known} of this codec is " + ", and ".join(parts) + "."
+    return f"At {target_bpp:g} bits per pixel the {known} of this codec is {listed(parts)}."
 
 
 def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
-    """At which of the rates asked for a codec is the best of those that spend as few bits, as one sentence.
+    """At which of the rates asked for a codec is the best of those that spend as few bits, as one sentence."""
+    return lead_sentences(summary, codec, [metric])
+
+
+def lead_sentences(summary: pd.DataFrame, codec: str, metric_names: Sequence[str]) -> str:
+    """At which of the rates asked for a codec is the best, metric by metric; equal outcomes share a sentence.
 
     Others whose files are more than 5 % larger (they go no lower) do not count: they answer another question. Nor do
     the codec's own variants, by steps or weights.
     """
+    outcomes: dict[tuple[str, ...], list[str]] = {}
+    for metric in metric_names:
+        outcomes.setdefault(_leads(summary, codec, metric), []).append(LABELS.get(metric, metric))
+    return " ".join(listed(names).join(said) for said, names in outcomes.items())
+
+
+def _leads(summary: pd.DataFrame, codec: str, metric: str) -> tuple[str, ...]:
+    """The sentence about one metric, in two parts: its name goes between them."""
     rows = summary[(summary["metric"] == metric) & summary["target_bpp"].notna() & (summary["missing"] == 0)]
     rows = rows[(rows["codec"] == codec) | ~rows["codec"].str.startswith((f"{codec}@", f"{codec}:"))]
     if rows[rows["codec"] == codec].empty or rows["codec"].nunique() < 2:
-        return f"{LABELS.get(metric, metric)} was not measured for this codec and another one."
+        return "Not measured for this codec and another one: ", "."
     ahead: list[str] = []
     behind: list[str] = []
     for rate, group in rows.groupby("target_bpp"):
@@ -208,12 +219,13 @@ def lead_sentence(summary: pd.DataFrame, codec: str, metric: str) -> str:
         values = group.set_index("codec")["value"] * (1 if metrics.get(metric).higher_is_better else -1)
         if codec in values.index and len(values) > 1:
             (ahead if values.idxmax() == codec else behind).append(f"{rate:g}")
-    named = LABELS.get(metric, metric)
     if not ahead:
-        return f"At no rate asked for has this codec the best {named}."
-    other = f", another one at {listed(behind)}" if behind else ""
-    best = f"this codec has the best {named} of all that spend as few (its variants left aside)"
-    return f"Asked for {listed(ahead)} bits per pixel, {best}{other}."
+        return "By ", " this codec leads at no rate asked for."
+    other = f"; at {listed(behind)} another one is" if behind else ""
+    return (
+        f"Asked for {listed(ahead)} bits per pixel, this codec is the best by ",
+        f" of all whose files are at most {100 * RATE_SLACK:g} % larger, its own variants left aside{other}.",
+    )
 
 
 def nearest_rate(rates: Sequence[float], wanted: float) -> float:

@@ -218,16 +218,11 @@ def judged_table(judged: pd.DataFrame) -> pd.DataFrame:
 
 def observers_sentence(observers: dict[str, Observer]) -> Sentence:
     """Which observers predict people better than a coin."""
-    parts = [
-        f"{LABELS.get(metric, metric)}: {o.loss:.3f} on {o.votes} choices, {o.outside} of {o.pairs} pairs between "
-        f"different codecs"
-        for metric, o in observers.items()
-    ]
     good = [LABELS.get(metric, metric) for metric, o in observers.items() if o.loss < o.coin]
-    verdict = f"better than a coin only {', '.join(good)}" if good else "none is better than a coin"
+    verdict = f"only {' and '.join(good)}" if good else "no observer"
+    number = "do" if len(good) > 1 else "does"
     return Sentence(
-        f"Loss for pairs left out of the fit (a coin: {np.log(2):.3f}): {'; '.join(parts)}. "
-        f"So of these observers {verdict}."
+        f"On pairs left out of the fit {verdict} {number} better than a coin (loss {np.log(2):.3f})."
     )
 
 
