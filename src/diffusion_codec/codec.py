@@ -34,6 +34,10 @@ SIZE_TOLERANCE = 0.005
 QUALITY_TOLERANCE = 0.02
 
 
+class UnreachableSizeError(BadInputError):
+    """Even the smallest file of a picture is larger than what was asked for."""
+
+
 @dataclass(frozen=True)
 class Analysis:
     """y = E(x), (1, 4, ceil(H/8), ceil(W/8)), of a picture, its shape (H, W, 3), and the seconds that took."""
@@ -172,22 +176,28 @@ class Codec:
     @reports_memory
     @torch.inference_mode()
     def compress_to_size(
-        self, picture: np.ndarray | Analysis, max_bytes: int, *, grayscale: bool = False
+        self,
+        picture: np.ndarray | Analysis,
+        max_bytes: int,
+        *,
+        grayscale: bool = False,
+        dither_seed: int | None = None,
     ) -> Compressed:
         """The best file of at most ``max_bytes`` bytes of a picture as in :meth:`compress`, by bisection on real files.
 
         Raises:
-            BadInputError: even the lowest quality needs more, the message says how much; or as :meth:`compress`.
+            UnreachableSizeError: even the lowest quality needs more, the message says how much.
+            BadInputError: as :meth:`compress`.
         """
         analysis, watch = self._begin(picture)
 
         def at(quality: float) -> Compressed:
-            return self._encode(analysis, quality, grayscale, watch)
+            return self._encode(analysis, quality, grayscale, watch, dither_seed)
 
         best = at(0.0)
         if len(best.data) > max_bytes:
             area = analysis.shape[0] * analysis.shape[1]
-            raise BadInputError(
+            raise UnreachableSizeError(
                 f"{max_bytes} bytes cannot be reached; this picture needs at least {len(best.data)} bytes "
                 f"({8 * len(best.data) / area:.4f} bits per pixel)"
             )

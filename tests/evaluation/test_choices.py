@@ -1,13 +1,12 @@
-import math
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
-from diffusion_codec import codec_weights, datasets
+from diffusion_codec import bitstream, codec_weights, datasets, quantization
+from diffusion_codec.codec import Codec
 from diffusion_codec.evaluation import choices
-from diffusion_codec.evaluation.choices import Choice, at_rates, compare
+from diffusion_codec.evaluation.choices import Choice, compare
 from diffusion_codec.parameter_estimation import Parameters
 from tests.tiny import tiny_backbone, tiny_weights_file
 
@@ -26,6 +25,8 @@ def test_each_change_changes_what_it_says_and_nothing_else() -> None:
     assert torch.equal(coarse.alpha, PARAMETERS.alpha)
     assert torch.equal(choices.coarse_beta(2)(PARAMETERS).beta, torch.zeros(1, 4))
     assert choices.coarse_timestep(32)(PARAMETERS).t == 96
+    coarsest = choices.coarsest_timestep(PARAMETERS)
+    assert coarsest.t == choices.scaled_timestep(1.0)(PARAMETERS._replace(alpha=torch.ones(1, 4))).t
 
 
 @torch.inference_mode()
@@ -38,26 +39,58 @@ def test_steps_of_another_spacing_end_where_they_should() -> None:
     assert torch.equal(choices.Respaced(backbone, 2.0).denoise(y, t, 2), squared)
 
 
-def test_measures_are_read_off_the_curve_and_not_beyond_it() -> None:
-    curve = pd.DataFrame({"bpp": [0.4, 0.1], "psnr": [30.0, 20.0], "lpips-alex": [0.1, 0.3]})
-    found = at_rates(curve, [0.2, 0.5])
-    assert found["psnr at 0.2"] == pytest.approx(25.0)
-    assert found["lpips-alex at 0.2"] == pytest.approx(0.2)
-    assert math.isnan(found["psnr at 0.5"])
+@torch.inference_mode()
+def test_noise_drawn_anew_leaves_as_much_as_the_schedule_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, t = tiny_backbone(), torch.tensor([400.0])
+    noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    ends: list[float] = []
+
+    def step(y: torch.Tensor, now: torch.Tensor, then: torch.Tensor, *, last: bool = False) -> torch.Tensor:
+        """A denoiser that knows: all that there is is noise."""
+        ends.append(float(y.std() / backbone.schedule.sigma_at(now)))
+        wanted = torch.zeros(1) if last else backbone.schedule.sigma_at(then)
+        return y * wanted / backbone.schedule.sigma_at(now)
+
+    monkeypatch.setattr(backbone, "step", step)
+    left = choices.Respaced(backbone, 1.0, eta=1.0).denoise(noise * backbone.schedule.sigma_at(t), t, 4)
+    assert not left.any()
+    assert ends == pytest.approx([1.0] * 4, abs=0.03)
+
+
+@torch.inference_mode()
+def test_what_the_decoder_and_a_blind_p_phi_do_is_what_their_names_say(tmp_path: Path) -> None:
+    weights = codec_weights.load(tiny_weights_file(tmp_path / "tiny.safetensors"))
+    y, other = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    blind = choices.Blind(weights.parameter_estimation, [other, other])
+    alone = weights.parameter_estimation(other, torch.tensor([16.0]))
+    assert all(torch.allclose(a, b) for a, b in zip(blind(y, torch.tensor([16.0])), alone, strict=True))
+    codec = choices.prepared(Choice("q", "near", towards_zero=0.25), tiny_backbone(), weights, [])
+    pixels = datasets.load("sample", 1)[0].pixels()[:64, :64]
+    file = bitstream.read(codec.compress(pixels, 80).data)
+    z_hat = codec.symbols(file)
+    near, _ = codec._dequantise(z_hat, file.header)
+    middle, _ = Codec._dequantise(codec, z_hat, file.header)
+    alpha = quantization.alpha_from_index(torch.tensor([file.header.alpha]))[..., None, None]
+    assert torch.allclose((middle - near) * alpha, 0.25 * z_hat.sign()[None].float(), atol=1e-4)
 
 
 def test_choices_are_measured_on_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = (
         Choice("base", "independent"),
         Choice("gamma", "one alpha for all channels", change=choices.shared_alpha),
+        Choice("gamma", "blind", blind=True),
         Choice("variant", "paper-2099", weights="paper-2099"),
     )
     monkeypatch.setattr(choices, "CHOICES", named)
     monkeypatch.setattr(choices, "MEASURES", ("psnr",))
+    monkeypatch.setattr(choices, "OTHERS", 1)
     weights = {"independent": codec_weights.load(tiny_weights_file(tmp_path / "tiny.safetensors"))}
     pictures = datasets.subset(datasets.load("sample"), 1)
-    curve = choices.measure(named[0], tiny_backbone(), weights["independent"], pictures, [0.0, 100.0])
-    rate = round(float(curve.bpp.mean()), 3)
-    table = compare(tiny_backbone(), weights, pictures, [0.0, 100.0], [rate])
-    assert table["choice"].tolist() == ["independent", "one alpha for all channels"]
+    pixels = pictures[0].pixels()
+    smallest = Codec(tiny_backbone(), weights["independent"]).compress(pixels, 0)
+    rate = round(8 * len(smallest.data) / (pixels.shape[0] * pixels.shape[1]) * 1.5, 3)
+    table = compare(tiny_backbone(), weights, pictures, [rate, rate / 100])
+    assert table["choice"].tolist() == ["independent", "one alpha for all channels", "blind"]
     assert table[f"psnr at {rate:g}"].notna().all()
+    assert (table[f"bpp at {rate:g}"] <= rate).all()
+    assert table[f"psnr at {rate / 100:g}"].isna().all()

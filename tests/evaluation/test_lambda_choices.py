@@ -56,11 +56,16 @@ def test_a_trained_variant_keeps_its_idea_of_lambda(tmp_path: Path) -> None:
 
 
 def test_variants_are_compared_by_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lambda_choices, "QUALITIES", [0.0, 50.0])
     monkeypatch.setattr(lambda_choices, "VARIANTS", VARIANTS[::6])
+    monkeypatch.setattr(lambda_choices, "SHIPPED", tmp_path / "start.safetensors")
+    monkeypatch.setattr(lambda_choices, "embedded_weights", Path)
     monkeypatch.setattr(choices, "MEASURES", ("psnr",))
     start = codec_weights.load(tiny_weights_file(tmp_path / "start.safetensors"))
     pictures = datasets.subset(datasets.load("sample"), 1)
     table = compare(CONFIG, tiny_backbone(), crops(), start, pictures, tmp_path / "runs")
-    assert table["variant"].tolist() == [VARIANTS[0].name, VARIANTS[6].name]
+    assert table["variant"].tolist() == [
+        VARIANTS[0].name,
+        VARIANTS[6].name,
+        "the weights independent, as they ship",
+    ]
     assert (table["lowest_bpp"] < table["highest_bpp"]).all()

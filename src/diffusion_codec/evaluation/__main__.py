@@ -1,8 +1,7 @@
 """`python -m diffusion_codec.evaluation`: measure codecs on a data set and write a result.
 
-Without options: everything the book shows, on Kodak, into data/results/ (two cores: half an hour at best, an hour
-and a quarter where they are busy; what is measured already is kept). Or, in about a minute, two conventional
-codecs at three rates:
+Without options: everything the book shows, on Kodak, into data/results/ (25 minutes of two cores by `make results`;
+what is measured already is kept). Or, in about a minute, two conventional codecs at three rates:
 
     python -m diffusion_codec.evaluation --codecs jpeg,avif --bitrates 0.1,0.2,0.4 --out r.csv
 """

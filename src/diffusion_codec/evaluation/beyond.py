@@ -164,7 +164,7 @@ def lambda_table(path: Path) -> pd.DataFrame:
         "bits per pixel": [f"{a:.3f} to {b:.3f}" for a, b in ends],
     }
     for name in COLUMNS:
-        for column in table.columns[table.columns.str.startswith(f"{name} at ")]:
+        for column in [c for c in table.columns if c.startswith(f"{name} at ")]:
             rate = column.removeprefix(f"{name} at ")
             shown = table[column].map(lambda value, digits=2 if name == "psnr" else 4: f"{value:.{digits}f}")
             columns[f"{LABELS[name]} at {rate}"] = shown.replace("nan", "–")
@@ -175,8 +175,12 @@ def choices_table(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`choices` for readers: what is asked, what was chosen, and both measures."""
     asked = table["question"].map({"base": "the base", "default": "the base", **QUESTIONS})
     shown = {"question": asked, "choice": table["choice"]}
-    shown["PSNR (dB)"] = table["psnr"].map("{:.2f}".format, na_action="ignore")
-    shown[LABELS["lpips-alex"]] = table["lpips-alex"].map("{:.4f}".format, na_action="ignore")
+    first = f"{table['rate'].iloc[0]:g}"
+    for name, form in zip(COLUMNS, ("{:.2f}", "{:.4f}"), strict=True):
+        others = [column for column in table.columns if column.startswith(f"{name} at ")]
+        for column in (name, *others):
+            rate = column.removeprefix(f"{name} at ") if column in others else first
+            shown[f"{LABELS[name]} at {rate}"] = table[column].map(form.format, na_action="ignore")
     return pd.DataFrame(shown).fillna("–")
 
 
