@@ -201,8 +201,8 @@ def evidence(rows: dict[str, pd.DataFrame], seed: int = 0) -> Evidence | None:
     """Claim C8: by how much this codec's share of wrong details exceeds AVIF's, mean of the three audits.
 
     Details: characters read with confidence, comparisons of faces with strangers, objects. None where one of them was
-    not measured at this rate with both codecs. The interval (95 %) is a bootstrap over pictures; the number that decides
-    is its lower end.
+    not measured at this rate with both codecs. The interval (95 %) is a bootstrap over pictures, the
+    number that decides its lower end.
     """
     values, draws = [], []
     for part, name in WORST.items():

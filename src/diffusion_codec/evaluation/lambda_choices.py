@@ -100,8 +100,8 @@ VARIANTS = (
     Variant("drawn from 1, 5, 10, 20", recipe=DrawnFromFour),
     Variant("gradient of L instead of log L", recipe=NotWeighed),
     Variant("no first stage", from_start=False),
-    Variant("as here, another seed", seed=1),
-    Variant("as here, a third seed", seed=2),
+    Variant("as here (second seed)", seed=1),
+    Variant("as here (third seed)", seed=2),
 )
 
 
@@ -139,7 +139,7 @@ def compare(
         variant.name: train_variant(variant, config, backbone, crops, start, out / f"variant-{number}")
         for number, variant in enumerate(VARIANTS)
     }
-    trained["the weights independent, as they ship"] = codec_weights.load(embedded_weights(SHIPPED))
+    trained["independent as it ships"] = codec_weights.load(embedded_weights(SHIPPED))
     return pd.DataFrame(
         [_row(name, Codec(backbone, weights), seen) for name, weights in trained.items()]
     ).round(4)
