@@ -86,7 +86,7 @@ bench-records: | $(READY)  ## Measure all records of speed again, peers and engi
 	$(PEERS)/bin/python -m diffusion_codec.bench.peers $(SMOKE_FLAG) $(SAVE_FLAG)
 	$(if $(SMOKE_FLAG),,@$(MAKE) --no-print-directory seal)
 
-# Large buffers from the heap and not from the kernel, page by page: a tenth to a quarter faster with glibc, else unread.
+# Large buffers are kept, not fetched from the kernel page by page each time; read by glibc only.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 results: | $(READY)  ## Measure this codec and its rivals again, DATASET=kodak: data/results/
 	$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m diffusion_codec.evaluation --jobs 0 $(SMOKE_FLAG)

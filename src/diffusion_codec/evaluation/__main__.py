@@ -81,21 +81,17 @@ def evaluate(
             raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")
         journal = target if target.suffix == ".csv" else target.with_suffix(".csv")
         run_on = _helpers(jobs, ray)
-        asked, absent = [], dict[str, None]()
-        for standard in studies:
-            wanted = Study.of(
+        asked = [
+            Study.of(
                 standard.dataset,
                 limit or standard.images,
                 bitrates or standard.bitrates,
                 codecs or standard.codecs,
                 metric_names or standard.metrics,
             )
-            measurable, gone = study.here(wanted)
-            asked.append(measurable)
-            absent |= dict.fromkeys(gone)
-        for name in absent:
-            console.print(f"left out: {name} cannot be had here", markup=False)
-        results = _measure(asked, journal, device, seed, console, run_on)
+            for standard in studies
+        ]
+        results = _measure(_measurable(asked, console), journal, device, seed, console, run_on)
         if target != journal:
             records.export(results, target)
         _report(results, journal, console)
@@ -108,6 +104,14 @@ def _helpers(jobs: int, ray: str | None) -> Runner | None:
     if ray is not None:
         return helpers.cluster(None if ray == "local" else ray)
     return helpers.processes(jobs or helpers.cores()) if jobs != 1 else None
+
+
+def _measurable(asked: Sequence[Study], console: Console) -> list[Study]:
+    """The parts of the studies that can be measured here; what cannot is said once."""
+    parts = [study.here(one) for one in asked]
+    for name in dict.fromkeys(name for _, gone in parts for name in gone):
+        console.print(f"left out: {name} cannot be had here", markup=False)
+    return [part for part, _ in parts]
 
 
 def _measure(

@@ -268,7 +268,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
-    """Each open choice of the paper against its most general form, at equal rates (15 minutes of one core)."""
+    """Each open choice of the paper against its most general form, at equal rates (20 minutes of one core)."""
     names = {choice.weights for choice in CHOICES}
     weights = {
         path.stem: codec_weights.load(path)

@@ -171,7 +171,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
-    """Train P_phi with other ideas of lambda, and compare (an hour and a quarter of one core)."""
+    """Train P_phi with other ideas of lambda, and compare (about an hour of one core)."""
     settings = read_config("codec", config, CodecConfig)
     backbone = Backbone.from_pretrained("mini")
     pixels = load_photos(photos or locate("train-photos").path, settings.photos_limit)

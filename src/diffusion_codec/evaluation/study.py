@@ -76,9 +76,8 @@ class Study:
 def standard(dataset: str) -> tuple[Study, ...]:
     """What the book shows: rate against distortion on all images; steps, costly metrics, a slow encoder on a few.
 
-    On Kodak 13 codecs x 5 rates x 24 photographs. Seconds of one core: 0.25 for the three metrics of a point, 30 for
-    all VVC files of a photograph, 15 for this codec's with one set of weights, 3 for DISTS of a point. On a data set
-    that is not one of MAIN, the leading codecs on OTHER_IMAGES photographs.
+    On Kodak 13 codecs x 5 rates x 24 photographs; how long that takes is in the README. On a data set that is not one
+    of MAIN, the leading codecs on OTHER_IMAGES photographs.
     """
     if dataset not in MAIN:
         return (Study(dataset, OTHER_IMAGES, SLOW_BITRATES, SLOW_CODECS, STANDARD_METRICS),)
