@@ -11,15 +11,21 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 from typer.testing import CliRunner
 
+from diffusion_codec import codec_weights
 from diffusion_codec.backbone import Backbone, prompt, sources
 from diffusion_codec.backbone.cli import app
 from diffusion_codec.backbone.sources import Source
 from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.evaluation import choices
 from diffusion_codec.files import TargetExistsError
+from tests.tiny import tiny_weights_file
 
 
+@pytest.mark.parametrize("text", ["", "a photograph"])
 @pytest.mark.parametrize("generation", [1, 2])
-def test_it_is_what_diffusers_own_pipeline_computes(generation: int, tiny_models: dict[int, Path]) -> None:
+def test_it_is_what_diffusers_own_pipeline_computes(
+    generation: int, text: str, tiny_models: dict[int, Path]
+) -> None:
     folder = tiny_models[generation]
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
@@ -31,8 +37,10 @@ def test_it_is_what_diffusers_own_pipeline_computes(generation: int, tiny_models
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    expected, _ = pipeline.encode_prompt("", "cpu", 1, do_classifier_free_guidance=False)
-    torch.testing.assert_close(prompt.load(sources.find(folder)), expected, rtol=0, atol=0)
+    expected, _ = pipeline.encode_prompt(text, "cpu", 1, do_classifier_free_guidance=False)
+    torch.testing.assert_close(prompt.compute(folder, text), expected, rtol=0, atol=0)
+    if not text:
+        torch.testing.assert_close(prompt.load(sources.find(folder)), expected, rtol=0, atol=0)
 
 
 def test_padding_differs_between_the_generations(tiny_models: dict[int, Path]) -> None:
@@ -118,3 +126,17 @@ def test_another_text_encoders_embedding_is_refused(tiny_models: dict[int, Path]
     save_file({"embedding": torch.zeros(1, 12, 32)}, folder / prompt.FILE)
     with pytest.raises(BadInputError, match="32 numbers a token, the denoiser of model expects 64"):
         Backbone.from_pretrained(folder)
+
+
+def test_a_choice_of_prompt_changes_the_denoiser_and_nothing_else(
+    tiny_models: dict[int, Path], tmp_path: Path
+) -> None:
+    backbone = Backbone.from_pretrained(tiny_models[1])
+    (asked, *_) = choices.asked(choices.CHOICES, ["text"])
+    texts = choices.embeddings(backbone, str(tiny_models[1]), [asked])
+    weights = codec_weights.load(tiny_weights_file(tmp_path / "weights.safetensors"))
+    codec = choices.prepared(asked, backbone, weights, [], texts)
+    y, t = torch.randn(1, 4, 8, 8), torch.tensor([200.0])
+    assert not torch.allclose(codec.backbone.epsilon(y, t), backbone.epsilon(y, t), atol=1e-5)
+    assert codec.backbone.unet is backbone.unet
+    assert choices.embeddings(Backbone.from_pretrained("mini"), "mini", [asked]) == {}

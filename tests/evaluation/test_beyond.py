@@ -161,15 +161,36 @@ def test_the_stored_entropy_models_say_what_the_book_says() -> None:
     assert "lattice-from-noise" not in " ".join(beyond.entropy_table(path).columns)
 
 
-def test_a_variant_without_a_file_of_that_rate_has_a_dash(tmp_path: Path) -> None:
-    path = tmp_path / "lambda.csv"
+TRAINING = """dataset,config,question,variant,seed,lowest_bpp,highest_bpp,psnr at 0.1,lpips-alex at 0.1
+kodak[:4],cpu,base,as here,0,0.01,0.2,24.0,0.20
+kodak[:4],cpu,base,as here,1,0.02,0.2,24.2,0.24
+kodak[:4],cpu,lambda,even,0,0.02,0.3,24.3,0.22
+kodak[:4],cpu,lambda,even,1,0.02,0.3,24.5,0.23
+kodak[:4],cpu,crops,small,0,0.2,0.3,24.3,0.25
+kodak[:4],cpu,crops,small,1,0.2,0.3,,
+kodak[:4],trial,base,as here,0,0.01,0.2,99.0,0.01
+"""
+
+
+def test_runs_of_a_variant_are_told_by_mean_and_range(tmp_path: Path) -> None:
+    path = tmp_path / "training.csv"
+    path.write_text(TRAINING)
+    table = beyond.training_table(path, "cpu", [0.1])
+    assert list(table["what differs"]) == ["as here", "even", "small"]
+    base, even, small = (row.tolist() for _, row in table.iterrows())
+    assert base == ["the base", "as here", 2, "0.015 to 0.200", "24.10 ± 0.10", "0.220 ± 0.020", ""]
+    assert even[-3:] == ["24.40 ± 0.10", "0.225 ± 0.005", "better in PSNR, alike in LPIPS"]
+    assert small[-3:] == ["–", "–", "no file that small"]
+
+
+def test_what_the_transformer_saves_is_a_share(tmp_path: Path) -> None:
+    path = tmp_path / "transformer.csv"
     path.write_text(
-        "dataset,variant,lowest_bpp,highest_bpp,psnr at 0.1,lpips-alex at 0.1\n"
-        "kodak[:4],even,0.02,0.3,24.0,0.2\nkodak[:4],four,0.2,0.3,,\n"
+        "dataset,lambda,transformer_bpp,lattice_bpp\nkodak[:4],64.0,0.09,0.1\nkodak[:4],128.0,0.11,0.1\n"
     )
-    table = beyond.lambda_table(path)
-    assert table.iloc[0].tolist() == ["even", "0.020 to 0.300", "24.00", "0.2000"]
-    assert table.iloc[1].tolist() == ["four", "0.200 to 0.300", "–", "–"]
+    table = beyond.transformer_table(path)
+    assert table.iloc[0].tolist() == ["64", "0.1000", "0.0900", "10.0"]
+    assert table["fewer bits (%)"].tolist()[1] == "\u221210.0"
 
 
 def test_the_stored_choices_say_what_the_book_says() -> None:
@@ -225,23 +246,29 @@ def test_the_stored_choices_say_what_the_book_says() -> None:
         assert (best(kinds), worst(kinds)) == (kinds.iloc[0], kinds.iloc[2])
 
 
+def stored_runs(config: str) -> pd.DataFrame:
+    table = pd.read_csv(repository_root() / "data/results/training_choices.csv")
+    return table[table.config == config]
+
+
 def test_the_stored_trial_of_lambda_says_what_the_book_says() -> None:
-    table = pd.read_csv(repository_root() / "data/results/lambda_choices.csv").set_index("variant")
-    seeds = ["as here", "as here (second seed)", "as here (third seed)"]
+    runs = stored_runs("cpu")
+    seeds = runs[runs.variant == "as here"]
+    table = runs[runs.seed == 0].set_index("variant")
     psnr, lpips = table["psnr at 0.1"], table["lpips-alex at 0.1"]
     evenly, untrained = "drawn evenly in lambda", "no first stage"
     assert pd.isna(table.loc[evenly, "psnr at 0.05"])
     others = psnr.drop([evenly, untrained])
     assert (psnr["as here"] - others).abs().max() < 0.22
-    assert max(psnr[evenly], psnr[untrained]) < psnr[seeds].min() - (psnr[seeds].max() - psnr[seeds].min())
+    low, high = (seeds["psnr at 0.1"].agg(end) for end in ("min", "max"))
+    assert max(psnr[evenly], psnr[untrained]) < low - (high - low)
     differences = lpips.drop([evenly, untrained]) - lpips["as here"]
-    assert differences.abs().max() < lpips[seeds].max() - lpips[seeds].min()
+    assert differences.abs().max() < seeds["lpips-alex at 0.1"].max() - seeds["lpips-alex at 0.1"].min()
     lowest, highest = table["lowest_bpp"], table["highest_bpp"]
-    assert lowest[["gradient of L instead of log L", evenly]].min() > 4 * lowest[seeds].max()
+    assert lowest[["gradient of L instead of log L", evenly]].min() > 4 * seeds["lowest_bpp"].max()
     plane = "lambda itself as the plane"
-    assert lowest[plane] < lowest[seeds].min()
-    assert highest[plane] > highest[seeds].max()
-    assert len(beyond.lambda_table(repository_root() / "data/results/lambda_choices.csv")) == len(table)
+    assert lowest[plane] < seeds["lowest_bpp"].min()
+    assert highest[plane] > seeds["highest_bpp"].max()
 
 
 def test_the_sets_of_weights_meet_where_the_book_says() -> None:

@@ -1,12 +1,14 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from diffusion_codec import bitstream, codec_weights, datasets, quantization
-from diffusion_codec.codec import Codec
+from diffusion_codec.codec import Analysis, Codec
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation import choices
-from diffusion_codec.evaluation.choices import Choice, compare
+from diffusion_codec.evaluation.choices import CHOICES, Choice, compare
 from diffusion_codec.parameter_estimation import Parameters
 from tests.tiny import tiny_backbone, tiny_weights_file
 
@@ -81,7 +83,6 @@ def test_choices_are_measured_on_real_files(tmp_path: Path, monkeypatch: pytest.
         Choice("gamma", "blind", blind=True),
         Choice("variant", "paper-2099", weights="paper-2099"),
     )
-    monkeypatch.setattr(choices, "CHOICES", named)
     monkeypatch.setattr(choices, "MEASURES", ("psnr",))
     monkeypatch.setattr(choices, "OTHERS", 1)
     weights = {"independent": codec_weights.load(tiny_weights_file(tmp_path / "tiny.safetensors"))}
@@ -89,8 +90,34 @@ def test_choices_are_measured_on_real_files(tmp_path: Path, monkeypatch: pytest.
     pixels = pictures[0].pixels()
     smallest = Codec(tiny_backbone(), weights["independent"]).compress(pixels, 0)
     rate = round(8 * len(smallest.data) / (pixels.shape[0] * pixels.shape[1]) * 1.5, 3)
-    table = compare(tiny_backbone(), weights, pictures, [rate, rate / 100])
+    table = compare(tiny_backbone(), weights, pictures, [rate, rate / 100], named)
     assert table["choice"].tolist() == ["independent", "one alpha for all channels", "blind"]
     assert table[f"psnr at {rate:g}"].notna().all()
     assert (table[f"bpp at {rate:g}"] <= rate).all()
     assert table[f"psnr at {rate / 100:g}"].isna().all()
+
+
+def test_a_question_can_be_asked_alone_and_the_table_keeps_the_others(tmp_path: Path) -> None:
+    assert {choice.question for choice in choices.asked(CHOICES, ["t", "gamma"])} == {"t", "gamma"}
+    assert choices.asked(CHOICES, []) == list(CHOICES)
+    with pytest.raises(BadInputError, match="no question 'colour'; known: base, analysis, gamma"):
+        choices.asked(CHOICES, ["colour"])
+    stored = tmp_path / "table.csv"
+    pd.DataFrame({"dataset": "a", "choice": ["first", "third"], "psnr": [1.0, 3.0]}).to_csv(stored)
+    new = pd.DataFrame({"dataset": "a", "choice": ["third", "second"], "psnr": [30.0, 20.0]})
+    table = choices.merged(stored, new, ["dataset", "choice"], ["first", "second", "third"])
+    assert table["psnr"].tolist() == [1.0, 20.0, 30.0]
+    assert choices.merged(
+        tmp_path / "gone.csv", new, ["dataset", "choice"], ["second", "third"]
+    ).psnr.tolist() == [
+        20.0,
+        30.0,
+    ]
+
+
+def test_a_sample_of_the_posterior_has_the_deviation_asked_for() -> None:
+    analysis = Analysis(torch.zeros(1, 4, 64, 64), (512, 512, 3), {})
+    moved = choices.sampled(analysis, 0.2)
+    assert float(moved.y.std()) == pytest.approx(0.2, rel=0.02)
+    assert torch.equal(moved.y, choices.sampled(analysis, 0.2).y)
+    assert not analysis.y.any()

@@ -106,6 +106,11 @@ class Backbone(nn.Module):
         return self
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the prompt's embedding makes a difference."""
+        return any("CrossAttn" in block for block in self.unet.config.down_block_types)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.empty_prompt.device
@@ -114,6 +119,23 @@ class Backbone(nn.Module):
     def scaling_factor(self) -> float:
         """The factor the autoencoder's latents are multiplied by before diffusion."""
         return float(self.vae.config.scaling_factor)
+
+    def prompted(self, embedding: Tensor) -> "Backbone":
+        """The same networks under another prompt, whose embedding is float32 (1, tokens, width).
+
+        Raises:
+            BadInputError: the embedding is of another text encoder.
+        """
+        return Backbone(
+            self.vae,
+            self.unet,
+            self.schedule,
+            embedding.to(self.device),
+            prediction=self.prediction,
+            name=self.name,
+            latent_space=self.latent_space,
+            run=self.run,
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """y = E(x): the mode of the latents, scaled.
@@ -251,7 +273,7 @@ class Backbone(nn.Module):
     def _prepare_networks(self) -> None:
         if self.run.low_memory:
             self.vae.enable_slicing()
-            if _attends(self.unet):
+            if self.reads_text:
                 self.unet.set_attention_slice("auto")
         if self.run.compiled:
             for network in (self.vae.encoder, self.vae.decoder, self.unet):
@@ -270,12 +292,8 @@ class Backbone(nn.Module):
 
     def _check_prompt(self) -> None:
         width, expected = self.empty_prompt.shape[-1], self.unet.config.cross_attention_dim
-        if _attends(self.unet) and width != expected:
+        if self.reads_text and width != expected:
             raise BadInputError(
                 f"the empty prompt's embedding has {width} numbers a token, the denoiser of {self.name} expects "
                 f"{expected}: it is of another text encoder"
             )
-
-
-def _attends(unet: UNet2DConditionModel) -> bool:
-    return any("CrossAttn" in block for block in unet.config.down_block_types)

@@ -69,6 +69,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def trains_in_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are the fast ones on ``device``: a GPU, or a CPU of :func:`multiplies_bfloat16`."""
+    return device.type == "cuda" or multiplies_bfloat16(device)
+
+
 class Tiles(NamedTuple):
     """Sides and overlaps of tiles: of the autoencoder in pixels, of the denoiser in latent positions.
 

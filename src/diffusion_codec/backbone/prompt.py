@@ -108,8 +108,8 @@ def folder_key(folder: Path) -> str:
     return fetch.listing_sha256(hashes)
 
 
-def compute(folder: Path) -> Tensor:
-    """Run the text encoder on the empty prompt, padded as Stable Diffusion's own pipeline pads it.
+def compute(folder: Path, text: str = "") -> Tensor:
+    """Run the text encoder on the empty prompt, or another, padded as Stable Diffusion's own pipeline pads it.
 
     Args:
         folder: holds ``text_encoder/`` (CLIPTextModel) and ``tokenizer/``.
@@ -132,7 +132,7 @@ def compute(folder: Path) -> Tensor:
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise BadInputError(f"{folder} holds no CLIP text encoder with its tokenizer: {error}") from error
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    tokens = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     with torch.inference_mode():
         embedding: Tensor = encoder(tokens.input_ids)[0]
     return embedding.float().clone()

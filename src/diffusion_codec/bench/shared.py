@@ -1,10 +1,8 @@
 """What every bench needs: one photograph, fresh processes, medians of warm runs, records."""
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -14,6 +12,7 @@ import numpy as np
 
 from diffusion_codec import fetch
 from diffusion_codec.files import write_atomically
+from diffusion_codec.workers import processes
 
 # Pictures and records are imported where they are needed: a fresh process shall hold what is measured, no more.
 
@@ -36,7 +35,7 @@ def photograph(width: int, height: int) -> np.ndarray:
 
 def in_fresh_process(call: Callable[..., T], *arguments: Any) -> T:
     """``call`` in a process of its own: its memory and its threads are nobody else's, nothing is compiled yet."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with processes(1) as pool:
         return pool.submit(call, *arguments).result()
 
 

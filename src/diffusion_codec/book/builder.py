@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from diffusion_codec.book import cache
 from diffusion_codec.book.project import BookError, Project, Request, digest_files, walk
 from diffusion_codec.files import write_atomically
+from diffusion_codec.workers import processes
 
 AT_ONCE = max(1, min(4, (os.cpu_count() or 1)))
 """Notebooks that run at the same time: much of what each does, loading packages above all, keeps one core busy."""
@@ -56,8 +56,7 @@ def _run(project: Project, requests: dict[str, Request]) -> None:
     from diffusion_codec.book import runner
 
     at_once = min(AT_ONCE, len(requests))
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(at_once, spawn, _share_cores, (at_once,)) as pool:
+    with processes(at_once, _share_cores, at_once) as pool:
         runs = [pool.submit(runner.run, project, name, request) for name, request in requests.items()]
         try:
             for run in as_completed(runs):

@@ -1,6 +1,6 @@
 """What closing the follow-up's three gaps brings, read from the stored table of choices and stated in sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +8,14 @@ import pandas as pd
 from diffusion_codec.errors import MissingDataError
 from diffusion_codec.evaluation.findings import LABELS, Sentence, number
 
-COLUMNS = ("psnr", "lpips-alex")
+COLUMNS: Mapping[str, int] = {"psnr": 1, "lpips-alex": -1}
+"""Measures of the tables, and 1 where more is better."""
+BASE = "as here"
+"""The variant of the training that the others are compared with."""
 SEEDED = "paper-2025"
 """The choice that was measured with several seeds of its dither."""
 QUESTIONS: Mapping[str, str] = {
+    "analysis": "the latent",
     "gamma": "the transform",
     "t": "the timestep",
     "quantisation": "the rounding",
@@ -20,6 +24,18 @@ QUESTIONS: Mapping[str, str] = {
     "variant": "all of it, trained",
 }
 """Questions of the table in the order of the figure, as people say them."""
+TRAINING_QUESTIONS: Mapping[str, str] = {
+    "base": "the base",
+    "lambda": "lambda",
+    "stages": "stages",
+    "distortion": "distortion in the loss",
+    "before the decoder": "what the decoder is shown",
+    "denoising": "denoising in training",
+    "crops": "crops",
+    "pace": "learning rate",
+    "as it ships": "the weights that ship",
+}
+"""Questions of `training_choices.csv`, as people say them."""
 
 
 def choices(path: Path) -> pd.DataFrame:
@@ -56,15 +72,19 @@ def better(table: pd.DataFrame, choice: str, than: str) -> Sentence:
     if any(rows.empty or rows[list(COLUMNS)].isna().any(axis=None) for rows in pair):
         return Sentence("not compared: one of the two was not measured")
     new, old = (rows.iloc[0] for rows in pair)
-    said: dict[str, list[str]] = {}
-    for name, sign in (("psnr", 1), ("lpips-alex", -1)):
+    words = []
+    for name, sign in COLUMNS.items():
         gain = sign * (new[name] - old[name])
-        word = "alike" if abs(gain) <= chance(table, name) else "better" if gain > 0 else "worse"
-        said.setdefault(word, []).append(name.partition("-")[0].upper())
-    if len(said) == 1:
-        return Sentence(f"{next(iter(said))} in both measures")
-    parts = [f"{word} in {said[word][0]}" for word in ("better", "worse", "alike") if word in said]
-    return Sentence(", ".join(parts))
+        words.append("alike" if abs(gain) <= chance(table, name) else "better" if gain > 0 else "worse")
+    return _in_both(words)
+
+
+def _in_both(words: Sequence[str]) -> Sentence:
+    """One word a measure as a phrase: "better in PSNR, alike in LPIPS"."""
+    if len(set(words)) == 1:
+        return Sentence(f"{words[0]} in both measures")
+    said = {word: name.partition("-")[0].upper() for name, word in zip(COLUMNS, words, strict=True)}
+    return Sentence(", ".join(f"{w} in {said[w]}" for w in ("better", "worse", "alike") if w in said))
 
 
 def chance(table: pd.DataFrame, measure: str) -> float:
@@ -164,19 +184,63 @@ def integers_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def lambda_table(path: Path) -> pd.DataFrame:
-    """`lambda_choices.csv` for readers: the span of rates and the measures, a dash where a variant has no such file."""
+def training_better(table: pd.DataFrame, variant: str, rate: float) -> Sentence:
+    """Which of the measures are better, worse or alike in runs of one variant than in those of :data:`BASE`.
+
+    Alike where the ranges of the two over their seeds touch.
+    """
+    words = []
+    for name, sign in COLUMNS.items():
+        new, old = (
+            sign * table.loc[table.variant == which, f"{name} at {rate:g}"] for which in (variant, BASE)
+        )
+        if new.isna().any():
+            return Sentence("no file that small")
+        words.append("better" if new.min() > old.max() else "worse" if new.max() < old.min() else "alike")
+    return _in_both(words)
+
+
+def training_table(path: Path, config: str, rates: Sequence[float] = (0.1, 0.05)) -> pd.DataFrame:
+    """Runs of one configuration in `training_choices.csv`, for readers: means over seeds, half their range, and what
+    that says against the base. A dash where a run of the variant has no file so small.
+    """
     table = pd.read_csv(path)
-    ends = zip(table["lowest_bpp"], table["highest_bpp"], strict=True)
+    table = table[table.config == config]
+    rows = []
+    for (question, variant), runs in table.groupby(["question", "variant"], sort=False):
+        row = {
+            "question": TRAINING_QUESTIONS[question],
+            "what differs": variant,
+            "runs": len(runs),
+            "bits per pixel": f"{runs.lowest_bpp.mean():.3f} to {runs.highest_bpp.mean():.3f}",
+        }
+        for rate in rates:
+            for name, digits in (("psnr", 2), ("lpips-alex", 3)):
+                row[f"{LABELS[name]} at {rate:g}"] = _with_range(runs[f"{name} at {rate:g}"], digits)
+            said = "" if variant == BASE else training_better(table, variant, rate)
+            row[f"against the base at {rate:g}"] = said
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _with_range(values: pd.Series, digits: int) -> str:
+    """The mean and half the range of several values, as "24.80 ± 0.07"."""
+    if values.isna().any():
+        return "–"
+    half = (values.max() - values.min()) / 2
+    return f"{values.mean():.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
+
+
+def transformer_table(path: Path) -> pd.DataFrame:
+    """`entropy_models_transformer.csv` for readers: bits per pixel of both, and what the transformer saves."""
+    table = pd.read_csv(path)
+    saved = 100 * (1 - table["transformer_bpp"] / table["lattice_bpp"])
     columns = {
-        "how lambda is learned": table["variant"],
-        "bits per pixel": [f"{a:.3f} to {b:.3f}" for a, b in ends],
+        "lambda": table["lambda"].map(_lambda),
+        "lattice (bits per pixel)": table["lattice_bpp"].map("{:.4f}".format),
+        "transformer (bits per pixel)": table["transformer_bpp"].map("{:.4f}".format),
+        "fewer bits (%)": saved.map(lambda value: number(value, ".1f")),
     }
-    for name in COLUMNS:
-        for column in [c for c in table.columns if c.startswith(f"{name} at ")]:
-            rate = column.removeprefix(f"{name} at ")
-            shown = table[column].map(lambda value, digits=2 if name == "psnr" else 4: f"{value:.{digits}f}")
-            columns[f"{LABELS[name]} at {rate}"] = shown.replace("nan", "–")
     return pd.DataFrame(columns)
 
 

@@ -5,10 +5,10 @@ best file it can of at most the bytes allowed; measures are means over those fil
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 import pandas as pd
 import torch
@@ -16,11 +16,13 @@ import typer
 from torch import Tensor, nn
 
 from diffusion_codec import codec_weights, datasets, metrics, quantization
-from diffusion_codec.backbone import Backbone
+from diffusion_codec.backbone import Backbone, prompt, sources
 from diffusion_codec.bitstream import Header
 from diffusion_codec.codec import DEFAULT_STEPS, Analysis, Codec, UnreachableSizeError
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.datasets import ImageDataset
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics.base import Pixels
 from diffusion_codec.parameter_estimation import Parameters
 
@@ -28,8 +30,20 @@ Change = Callable[[Parameters], Parameters]
 MEASURES = ("psnr", "lpips-alex")
 OTHERS = 4
 """Photographs of the embedded sample that a blind P_phi has seen."""
+NO_TEXTS: Mapping[str, Tensor] = {}
 RATES = (0.1, 0.05)
 """Bits per pixel that a file may take; the figures show the first."""
+
+
+class Question(Protocol):
+    """What belongs to an open question."""
+
+    @property
+    def question(self) -> str:
+        """Its name in the table."""
+
+
+Asked = TypeVar("Asked", bound=Question)
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class Choice:
     eta: float = 0.0
     towards_zero: float = 0.0
     blind: bool = False
+    sampled: float = 0.0
+    text: str = ""
 
 
 class Respaced:
@@ -83,6 +99,12 @@ class Shrinking(Codec):
 
     def _dequantise(self, z_hat: Tensor, header: Header) -> tuple[Tensor, Tensor]:
         return super()._dequantise(z_hat.float() - self.towards_zero * z_hat.sign(), header)
+
+
+def sampled(analysis: Analysis, deviation: float) -> Analysis:
+    """With a sample of a posterior of this standard deviation, the same everywhere, in place of its mean."""
+    noise = torch.randn(analysis.y.shape, generator=torch.Generator().manual_seed(0))
+    return replace(analysis, y=analysis.y + deviation * noise)
 
 
 class Changed(nn.Module):
@@ -165,6 +187,8 @@ def coarse_timestep(apart: int) -> Change:
 
 CHOICES = (
     Choice("base", "independent"),
+    Choice("analysis", "y with noise of deviation 0.05", sampled=0.05),
+    Choice("analysis", "y with noise of deviation 0.2", sampled=0.2),
     Choice("gamma", "one alpha for all channels", change=shared_alpha),
     Choice("gamma", "no beta", change=no_beta),
     Choice("gamma", "blind: P_phi sees lambda alone", blind=True),
@@ -189,6 +213,8 @@ CHOICES = (
     Choice("side information", "alpha in whole octaves", change=coarse_alpha(1)),
     Choice("side information", "beta in 16 levels a step", change=coarse_beta(16)),
     Choice("side information", "t in multiples of 32", change=coarse_timestep(32)),
+    Choice("text", "prompt: a photograph", text="a photograph"),
+    Choice("text", "prompt: a sharp photograph, high quality", text="a sharp photograph, high quality"),
     Choice("variant", "paper-2024", weights="paper-2024"),
     Choice("variant", "paper-2025", weights="paper-2025"),
     Choice("variant", "paper-2025, dither of seed 1", weights="paper-2025", dither_seed=1),
@@ -196,16 +222,49 @@ CHOICES = (
 )
 
 
-def prepared(choice: Choice, backbone: Backbone, weights: CodecWeights, others: Sequence[Tensor]) -> Codec:
-    """The codec that makes this choice; `others` are latents of pictures that a blind P_phi may know."""
-    codec = Shrinking(backbone, weights)
+def asked(options: Sequence[Asked], questions: Sequence[str]) -> list[Asked]:
+    """Those of ``options`` that belong to these questions; all where none is named.
+
+    Raises:
+        BadInputError: a question that none of them asks.
+    """
+    known = list(dict.fromkeys(option.question for option in options))
+    if unknown := [question for question in questions if question not in known]:
+        raise BadInputError(f"no question {unknown[0]!r}; known: {', '.join(known)}")
+    return [option for option in options if not questions or option.question in questions]
+
+
+def merged(stored: Path, table: pd.DataFrame, keys: list[str], order: Sequence[str]) -> pd.DataFrame:
+    """``table`` and the rows of a stored one that it does not have, sorted by ``keys``: names in the order given."""
+    if stored.is_file():
+        table = pd.concat([pd.read_csv(stored), table]).drop_duplicates(keys, keep="last")
+    place = {name: number for number, name in enumerate(order)}
+
+    def rank(column: pd.Series) -> pd.Series:
+        return column.map(place) if column.isin(place).all() else column
+
+    return table.sort_values(keys, key=rank)
+
+
+def prepared(
+    choice: Choice,
+    backbone: Backbone,
+    weights: CodecWeights,
+    others: Sequence[Tensor],
+    texts: Mapping[str, Tensor] = NO_TEXTS,
+) -> Codec:
+    """The codec that makes this choice.
+
+    ``others`` are latents of pictures that a blind P_phi may know, ``texts`` the embeddings of prompts.
+    """
+    codec = Shrinking(backbone.prompted(texts[choice.text]) if choice.text else backbone, weights)
     codec.towards_zero = choice.towards_zero
     if choice.blind:
         codec.p_phi = Blind(codec.p_phi, others)  # type: ignore[assignment]
     if choice.change is not None:
         codec.p_phi = Changed(codec.p_phi, choice.change)  # type: ignore[assignment]
     if choice.spacing != 1 or choice.eta:
-        codec.backbone = Respaced(backbone, choice.spacing, choice.eta)  # type: ignore[assignment]
+        codec.backbone = Respaced(codec.backbone, choice.spacing, choice.eta)  # type: ignore[assignment]
     return codec
 
 
@@ -227,6 +286,8 @@ def measure(choice: Choice, codec: Codec, pictures: Seen, rates: Sequence[float]
     for pixels, analysis in pictures:
         row: dict[str, float] = {}
         area = pixels.shape[0] * pixels.shape[1]
+        if choice.sampled:
+            analysis = sampled(analysis, choice.sampled)
         for rate in rates:
             limit = int(rate * area / 8)
             try:
@@ -246,39 +307,69 @@ def compare(
     weights: Mapping[str, CodecWeights],
     pictures: ImageDataset,
     rates: Sequence[float] = RATES,
+    options: Sequence[Choice] = CHOICES,
+    texts: Mapping[str, Tensor] = NO_TEXTS,
 ) -> pd.DataFrame:
-    """One row a choice whose weights are there: question, choice, steps, and the measures at each of ``rates``."""
+    """One row a choice whose weights and prompts are there: question, choice, steps, measures at each of ``rates``."""
     any_codec = Codec(backbone, next(iter(weights.values())))
     seen = analysed(any_codec, pictures)
     others = [analysis.y for _, analysis in analysed(any_codec, datasets.load("sample", OTHERS))]
     rows = []
-    for choice in CHOICES:
+    for choice in options:
         if choice.weights not in weights:
             typer.echo(f"no codec weights {choice.weights!r}: {choice.name} is left out", err=True)
             continue
-        codec = prepared(choice, backbone, weights[choice.weights], others)
+        if choice.text and choice.text not in texts:
+            typer.echo(f"{backbone.name} reads no text: {choice.name} is left out", err=True)
+            continue
+        codec = prepared(choice, backbone, weights[choice.weights], others, texts)
         row = {"question": choice.question, "choice": choice.name, "steps": choice.steps}
         rows.append(row | measure(choice, codec, seen, rates))
         typer.echo(f"{choice.question}: {choice.name}", err=True)
     return pd.DataFrame(rows).round(4)
 
 
+def embeddings(backbone: Backbone, name: str, options: Sequence[Choice]) -> dict[str, Tensor]:
+    """Embeddings of the prompts among ``options``, by the text encoder of ``name``; none where it reads no text."""
+    wanted = {choice.text for choice in options if choice.text}
+    if not wanted or not backbone.reads_text:
+        return {}
+    encoder = sources.find(name).text_encoder()
+    return {text: prompt.compute(encoder, text) for text in sorted(wanted)}
+
+
 def main(
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/codec_choices.csv"),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/codec_choices[_BACKBONE].csv.")
+    ] = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(help="Only choices of this question; once for each. Other rows of the table are kept."),
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
+    backbone: Annotated[
+        str, typer.Option(help="Name or folder; prompts are tried where it reads text.")
+    ] = "mini",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Each open choice of the paper against its most general form, at equal rates (20 minutes of one core)."""
-    names = {choice.weights for choice in CHOICES}
+    options = asked(CHOICES, question or [])
+    names = {choice.weights for choice in options}
     weights = {
         path.stem: codec_weights.load(path)
         for path in codec_weights.embedded_weights().parent.glob("*.safetensors")
         if path.stem in names
     }
     pictures = datasets.load(dataset, limit)
-    table = compare(Backbone.from_pretrained("mini"), weights, pictures)
+    loaded = Backbone.from_pretrained(backbone, device)
+    texts = embeddings(loaded, backbone, options)
+    table = compare(loaded, weights, pictures, options=options, texts=texts)
     table.insert(0, "dataset", pictures.name)
-    table.to_csv(out, index=False)
+    of_backbone = "" if backbone == "mini" else f"_{Path(backbone).name}"
+    out = out or Path(f"data/results/codec_choices{of_backbone}.csv")
+    table = merged(out, table, ["dataset", "choice"], [choice.name for choice in CHOICES])
+    write_atomically(out, table.to_csv(index=False).encode(), force=True)
     typer.echo(table.to_string(index=False))
 
 

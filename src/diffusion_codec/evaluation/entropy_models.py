@@ -50,6 +50,13 @@ def compare(
     return pd.DataFrame(rows).groupby("lambda", as_index=False).mean().round(5)
 
 
+def in_real_numbers(weights: CodecWeights) -> EntropyModel:
+    """Their entropy model in float32; within :func:`real_valued` it rounds nothing."""
+    model = EntropyModel(**weights.latent_coder.model.config)
+    model.load_state_dict(weights.latent_coder.model.state_dict())
+    return model
+
+
 def cost_of_integers(
     weights: CodecWeights, latents: Mapping[str, Tensor], lambdas: list[float]
 ) -> pd.DataFrame:
@@ -58,8 +65,7 @@ def cost_of_integers(
     Columns: lambda, real_bpp, stream_bpp, real_seconds (the networks alone), exact_seconds (networks and range
     coder, one direction); means over pictures.
     """
-    model = EntropyModel(**weights.latent_coder.model.config)
-    model.load_state_dict(weights.latent_coder.model.state_dict())
+    model = in_real_numbers(weights)
     rows = []
     for lambda_ in lambdas:
         for y in latents.values():

@@ -4,14 +4,14 @@ Both compute each task on one thread from the same inputs, so that the rows are 
 """
 
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
+from diffusion_codec import workers
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation.records import Record
 from diffusion_codec.evaluation.sweep import Runner, Task, measure_task
@@ -37,9 +37,8 @@ def processes(jobs: int) -> Runner:
 
 
 def _in_processes(jobs: int, tasks: Sequence[Task]) -> Rows:
-    context = multiprocessing.get_context("spawn")  # torch does not survive a fork
     waiting = list(reversed(tasks))
-    with ProcessPoolExecutor(min(jobs, max(1, len(tasks))), mp_context=context) as pool:
+    with workers.processes(min(jobs, max(1, len(tasks)))) as pool:
         running: dict[Future[list[Record]], Task] = {}
         try:
             while waiting or running:

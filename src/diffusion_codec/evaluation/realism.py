@@ -7,9 +7,8 @@ to `data/results/<data set>_realism.csv`. On Kodak about half an hour of two cor
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +30,7 @@ from diffusion_codec.evaluation.helpers import cores
 from diffusion_codec.evaluation.records import commit
 from diffusion_codec.evaluation.tables import LEVEL
 from diffusion_codec.metrics import inception, realism
+from diffusion_codec.workers import processes
 
 ORIGINAL = "original"
 CODECS = (
@@ -96,7 +96,7 @@ def measure(
         for item in dataset
     }
     todo = [item for item in dataset if missing[item.id]]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with processes(jobs) as pool:
         running = [pool.submit(_picture, item.pixels(), missing[item.id], device) for item in todo]
         for count, future in enumerate(as_completed(running), 1):
             future.result()

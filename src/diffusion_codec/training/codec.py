@@ -103,10 +103,25 @@ class CodecRecipe:
             noisy_latent, noisy_hyper = self.model.entropy.bits(noisy, side, generator)
             rate = (noisy_latent + noisy_hyper) / pixels
         assert x is not None
-        squared_error = self._squared_error(x.to(self.device), z_hat, alpha, beta, t)
-        terms |= {"mse": squared_error.mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
-        trade_off = self.weighed(lambda_ * squared_error + rate)
+        y_hat = quantization.inverse_affine(self.shown(z_hat, noisy), alpha, beta)
+        x_hat = self.backbone.decode(self.denoised(y_hat, t)).float()
+        x = x.to(self.device)
+        distortion = self.distortion(x, x_hat)
+        terms |= {"mse": squared_error(x, x_hat).mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
+        trade_off = self.weighed(lambda_ * distortion + rate)
         return {"loss": trade_off.mean() + terms["bpp"], **terms}
+
+    def shown(self, z_hat: Tensor, noisy: Tensor) -> Tensor:
+        """What the decoder is shown of the latent: as a file has it, not the noisy one of the rate."""
+        return z_hat
+
+    def denoised(self, y_hat: Tensor, t: Tensor) -> Tensor:
+        """y_0 by one DDIM step, whose gradient passes through the frozen denoiser."""
+        return self.backbone.denoise(y_hat, t, steps=1)
+
+    def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """What lambda weighs of each crop, (N,): :func:`squared_error`."""
+        return squared_error(x, x_hat)
 
     def weighed(self, trade_off: Tensor) -> Tensor:
         """The trade-off L of each crop, with the gradient of log L: no lambda drowns the others."""
@@ -130,12 +145,10 @@ class CodecRecipe:
         steps = quantization.BETA_STEPS_PER_UNIT
         return index, quantization.round_straight_through(beta * steps) / steps, t
 
-    def _squared_error(self, x: Tensor, z_hat: Tensor, alpha: Tensor, beta: Tensor, t: Tensor) -> Tensor:
-        """Mean squared error of each crop, images in 0..1, through one denoising step and the decoder."""
-        y_hat = quantization.inverse_affine(z_hat, alpha, beta)
-        y_0 = self.backbone.denoise(y_hat, t, steps=1)
-        x_hat = self.backbone.decode(y_0).float()
-        return ((x_hat - x) / 2).square().mean((1, 2, 3))
+
+def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Mean squared error of each image in 0..1, (N,); both are given in -1..1, (N, 3, H, W)."""
+    return ((x_hat - x) / 2).square().mean((1, 2, 3))
 
 
 @contextmanager

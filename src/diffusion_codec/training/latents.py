@@ -12,8 +12,23 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from diffusion_codec.backbone import Backbone
+from diffusion_codec.backbone.options import trains_in_bfloat16
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.training.photos import to_unit
+from diffusion_codec.fetch import locate
+from diffusion_codec.training.photos import load_photos, to_unit
+
+
+def photos_with_latents(
+    folder: Path | None, limit: int | None, backbone: Backbone, cache: Path
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Training photographs (the data set train-photos where no folder is given) and their latents, kept in ``cache``.
+
+    Raises:
+        MissingDataError: there are no photographs.
+    """
+    photos = load_photos(folder or locate("train-photos").path, limit)
+    return photos, cached_latents(backbone.encode, photos, cache_file(cache, backbone.vae.encoder, photos))
 
 
 def load_taesd(folder: Path) -> AutoencoderTiny:
@@ -53,7 +68,7 @@ def cached_latents(
     """Latents of whole photographs, float16 (4, H/8, W/8) each, computed once and kept in ``cache``.
 
     Args:
-        encode: (1, 3, H, W) in -1..1 -> (1, 4, H/8, W/8); run in bfloat16.
+        encode: (1, 3, H, W) in -1..1 -> (1, 4, H/8, W/8); run in bfloat16 where that is fast.
         cache: of :func:`cache_file`; by itself it does not tell photographs of one size apart.
 
     Raises:
@@ -65,10 +80,10 @@ def cached_latents(
         if [y.shape[1:] for y in latents] != [(p.shape[1] // 8, p.shape[2] // 8) for p in photos]:
             raise BadInputError(f"{cache} holds the latents of other photographs; remove it")
         return latents
-    latents = []
+    latents, fast = [], trains_in_bfloat16(torch.device(device))
     for photo in photos:
         x = to_unit(photo[None].to(device)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=fast):
             latents.append(encode(x)[0].half().cpu().contiguous())
     if cache is not None:
         part = cache.with_suffix(".part")

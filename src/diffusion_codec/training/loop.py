@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diffusion_codec.backbone.options import trains_in_bfloat16
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.files import OutputError, write_atomically
 from diffusion_codec.training import parallel
@@ -34,6 +35,8 @@ MAY_CHANGE = ("steps", "log_every", "checkpoint_every")
 class LoopConfig(BaseModel):
     """What every recipe needs to know; unknown keys are errors.
 
+    ``precision``: ``auto`` is bfloat16 where that is fast (a CPU that has to emulate it takes ten times as long),
+    float32 elsewhere.
     ``optimizer``: SOAP is AdamW in the eigenbasis of Shampoo's preconditioner (Vyas et al., 2024). It learns a
     teacher's features in fewer steps: data/results/training/optimizers.csv.
     """
@@ -47,7 +50,7 @@ class LoopConfig(BaseModel):
     final_learning_rate_ratio: float = 0.01
     gradient_clip: PositiveFloat = 1.0
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     optimizer: Literal["adamw", "soap"] = "adamw"
     seed: int = 0
     photos_limit: int | None = None
@@ -314,7 +317,7 @@ def _one_step(recipe: Recipe, state: TrainingState, checkpoint: Path, share: Sha
     config = recipe.config
     device = next(iter(state.parameters.values())).device
     generator = step_generator(config.seed, state.step)
-    bfloat16 = config.precision == "bfloat16"
+    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and trains_in_bfloat16(device))
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16), share.rows(generator):
         losses = recipe.losses(state.step, generator)
     values = share.average_losses(losses)
