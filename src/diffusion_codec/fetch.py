@@ -323,7 +323,17 @@ class Store:
 
 
 def _path(entry: Entry, folder: Path) -> Path:
-    return folder / entry.files[0].name if entry.single else folder
+    if not entry.single:
+        return folder
+    names = [file.name for file in entry.files] or [name for name, _ in _alternatives(entry)]
+    return next(folder / name for name in names if (folder / name).is_file())
+
+
+def _alternatives(entry: Entry) -> list[tuple[str, str]]:
+    """Name, and the start of the SHA-256, of each file that can be the one weight file of an entry."""
+    return [(PurePosixPath(package.member).name, package.member_sha256) for package in entry.packages] + [
+        (PurePosixPath(file.source).name, file.sha256_prefix) for file in entry.prefixed
+    ]
 
 
 def _check(entry: Entry, folder: Path) -> tuple[str | None, str]:
@@ -346,10 +356,23 @@ def _verify(entry: Entry, folder: Path) -> tuple[str | None, str]:
         if absent:
             return f"{' and '.join(absent)} missing", ""
         return None, listing_sha256({name: _sha256(path) for name, path in lists.items()})
+    if entry.kind == "weights":
+        return _verify_alternatives(_alternatives(entry), folder)
     images = {n: p for n, p in _files_below(folder).items() if p.suffix.lower() in IMAGE_SUFFIXES}
     if entry.images is None or len(images) != entry.images:
         return f"{len(images)} images, expected {entry.images}", ""
     return None, listing_sha256({name: _sha256(path) for name, path in images.items()})
+
+
+def _verify_alternatives(alternatives: list[tuple[str, str]], folder: Path) -> tuple[str | None, str]:
+    problem = f"{' or '.join(name for name, _ in alternatives)} missing"
+    for name, start in alternatives:
+        if (folder / name).is_file():
+            digest = _sha256(folder / name)
+            if digest.startswith(start):
+                return None, digest
+            problem = f"{name} has another hash"
+    return problem, ""
 
 
 def _verify_files(files: tuple[FileEntry, ...], folder: Path) -> tuple[str | None, str]:

@@ -4,7 +4,6 @@ Each worker takes one file from reading to writing. While one waits for the disk
 another compute; a file that fails costs its own result and nothing else.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
+from diffusion_codec.workers import cores
 
 MOST_WORKERS = 8
 """Each holds a picture and a network's activations in memory."""
@@ -60,10 +60,8 @@ def tasks(folder: str | Path, target: str | Path, suffixes: Iterable[str], new_s
 
 
 def workers(wanted: int | None = None) -> int:
-    """How many files at once: ``wanted``, or one a core."""
-    return wanted or min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MOST_WORKERS
-    )
+    """How many files at once: ``wanted``, or one a core, up to :data:`MOST_WORKERS`."""
+    return wanted or min(cores(), MOST_WORKERS)
 
 
 def run(

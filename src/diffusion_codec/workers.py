@@ -2,9 +2,21 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
+from typing import Any, TypeVar
+
+from diffusion_codec.errors import BadInputError
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes(
@@ -16,6 +28,36 @@ def processes(
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(count, context, _begin, (prepare, arguments))
+
+
+def spread(
+    count: int, work: Callable[..., Made], calls: Iterable[tuple[Key, tuple[Any, ...]]]
+) -> Iterator[tuple[Key, Made]]:
+    """``work(*arguments)`` of each call (key, arguments) in ``count`` processes; (key, result) as they are done.
+
+    Calls are taken from the iterable as processes come to need them: arguments may be made on the way.
+
+    Raises:
+        BadInputError: a process was killed.
+    """
+    waiting = iter(calls)
+    with processes(count) as pool:
+        running: dict[Future[Made], Key] = {}
+        try:
+            while True:
+                while len(running) < 2 * count and (call := next(waiting, None)) is not None:
+                    running[pool.submit(work, *call[1])] = call[0]
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise BadInputError(
+                "a process that measured was killed (too little memory?); what was measured is kept: run again, with "
+                "fewer processes"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _begin(prepare: Callable[..., object] | None, arguments: tuple[object, ...]) -> None:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from diffusion_codec import datasets
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation import realism
 from diffusion_codec.evaluation.realism import ORIGINAL, Point, app, table
 
 
@@ -38,6 +39,38 @@ def test_equal_sets_are_near_zero_and_small_sets_refused():
     few = [Point(p.codec, "", "", p.target_bpp, (p.features[0][:1],), (0.1,)) for p in points(0)]
     with pytest.raises(BadInputError, match="need more"):
         table(few, datasets.load("sample"))
+
+
+def test_kid_is_left_out_of_sets_too_large_to_compare_each_with_each(monkeypatch):
+    monkeypatch.setattr(realism, "MOST_FOR_KID", 19)
+    assert table(points(0.5), datasets.load("sample"))["metric"].tolist() == ["fid-packaged"]
+
+
+def test_pictures_are_decoded_once_and_a_stopped_run_goes_on(tmp_path, monkeypatch):
+    seen = []
+
+    def here(count, work, calls):
+        for key, arguments in calls:
+            yield key, work(*arguments)
+
+    def features(patches, device):
+        seen.append(len(patches))
+        return patches.reshape(len(patches), -1)[:, :4].astype(np.float32)
+
+    monkeypatch.setattr(realism.workers, "spread", here)
+    monkeypatch.setattr(realism.inception, "features", features)
+    pictures = datasets.subset(datasets.load("sample"), 2)
+    first = realism.measure(pictures, ["jpeg"], [0.5], tmp_path, 1)
+    assert len(seen) == 4  # two originals and two decoded pictures
+    (tmp_path / sorted(path.name for path in tmp_path.iterdir())[0]).unlink()
+    told = []
+    again = realism.measure(pictures, ["jpeg"], [0.5], tmp_path, 1, lambda *done: told.append(done))
+    assert len(seen) == 5
+    assert told == [(1, 1)]
+    assert [point.codec for point in again] == [ORIGINAL, "jpeg"]
+    assert again[1].bpp == first[1].bpp
+    for one, other in zip(first, again, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one.features, other.features, strict=True))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

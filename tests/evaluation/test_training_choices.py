@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -110,7 +111,8 @@ def test_variants_are_compared_by_real_files(tmp_path: Path, monkeypatch: pytest
     start = codec_weights.load(tiny_weights_file(tmp_path / "start.safetensors"))
     pictures = datasets.subset(datasets.load("sample"), 1)
     variants = [BASE, NAMED["no first stage"]]
-    table = compare(CONFIG, tiny_backbone(), crops, start, pictures, tmp_path / "runs", variants, seeds=2)
+    rows = compare(CONFIG, tiny_backbone(), crops, start, pictures, tmp_path / "runs", variants, seeds=2)
+    table = pd.DataFrame(list(rows))
     names = [BASE.name, "no first stage"]
     assert table["variant"].tolist()[:-1] == names * 2
     assert table["seed"].tolist() == [0, 0, 1, 1, 0]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from torchmetrics.image.fid import _compute_fid
 
+from diffusion_codec import fetch
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import inception, realism
 
@@ -27,7 +28,7 @@ def test_two_grids_of_patches():
     assert len(realism.patches(pixels[:300, :256])) == 1
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(40, 60, 16), (20, 30, 64)])
+@pytest.mark.parametrize(("n", "m", "d"), [(40, 60, 16), (20, 30, 64), (40, 10, 16)])
 def test_fid_is_that_of_torchmetrics(n, m, d):
     a = RNG.normal(size=(n, d)).astype(np.float32)
     b = (RNG.normal(size=(m, d)) * 1.5 + 0.3).astype(np.float32)
@@ -62,7 +63,9 @@ def test_a_number_says_with_which_inception():
     assert not {"fid", "kid"} & set(realism.PROTOCOLS)
 
 
-@pytest.mark.skipif(not inception.available(), reason="the packaged Inception is not on this machine")
+@pytest.mark.skipif(
+    fetch.store().find(inception.ENTRY) is None, reason="the packaged Inception is not on this machine"
+)
 def test_worse_pictures_have_features_farther_away():
     import io
 

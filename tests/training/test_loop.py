@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.training.autoencoder import AutoencoderConfig, build_autoencoder
-from diffusion_codec.training.cli import read_config
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe
+from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.export import load_denoiser, run_history
 from diffusion_codec.training.loop import LoopConfig, NotFiniteError, learning_rate_at, train

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def test_every_photograph_and_pair_is_shown_equally_often_after_any_number_of_se
         counts = [shown[image, frozenset(pair)] for image in study.images for pair in study.pairs]
         assert max(counts) - min(counts) <= 1
     assert len(shown) == len(study.images) * len(study.pairs)
+
+
+def test_raters_who_come_together_see_the_same_sessions(study: Study) -> None:
+    expected = sessions(study, 24)
+    for _ in range(20):
+        together = Sessions(study)
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(together.__getitem__, reversed(range(24)))) == expected[::-1]
 
 
 def test_a_codec_is_on_either_side_equally_often_in_every_cell(study: Study) -> None:

@@ -16,7 +16,7 @@ from tests.user_study.studies import make_study
 
 @pytest.fixture(scope="module")
 def multiples() -> pd.DataFrame:
-    return findings.hific_multiples(resamples=20)
+    return findings.hific_multiples()
 
 
 def test_the_published_statement_is_reproduced(multiples: pd.DataFrame) -> None:

@@ -174,14 +174,14 @@ def test_the_noise_of_a_rater_is_recovered() -> None:
     assert found.loss < found.coin
     assert found.loss == pytest.approx(found.floor, abs=0.01)
     assert found.agreement > 0.6
-    assert found.prefers(0.02, 0.04) == pytest.approx(1 / (1 + 2**-found.slope), abs=1e-6)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * found.error, rel=1e-3)
 
 
 def test_an_observer_whom_people_contradict_guesses() -> None:
     found = observers.fit(people(-1.0, VALUES, "lpips-alex"), VALUES, "lpips-alex", CODECS)
     assert found.fitted < 0
     assert found.slope == 0
-    assert found.prefers(0.01, 0.5) == 0.5
+    assert found.error > 0
     assert found.agreement < 0.5
     assert found.loss == pytest.approx(found.coin)
 
@@ -247,7 +247,7 @@ def results(values: dict[tuple[str, float], list[float]]) -> Results:
 
 
 def observer(slope: float) -> Observer:
-    return Observer("lpips-alex", slope, slope, slope, slope, 3, 0, 100, 0.8, 0.5, 0.69, 0.4)
+    return Observer("lpips-alex", slope, slope, slope, slope, 0.0, 3, 0, 100, 0.8, 0.5, 0.69, 0.4)
 
 
 def test_an_observer_judges_photograph_by_photograph_at_multiples_of_the_rate() -> None:

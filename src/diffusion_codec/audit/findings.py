@@ -29,18 +29,17 @@ CLAIM_RATE, CLAIM_RIVAL = 0.15, "avif"  # the least rate that AVIF holds on page
 
 @dataclass(frozen=True)
 class Share:
-    """A ratio of two sums over pictures, and whether more of it is better."""
+    """A ratio of two sums over pictures."""
 
     name: str
     part: str
     whole: str
     label: str
-    more_is_better: bool = False
 
 
 SHARES = {
     "text": (
-        Share("right", "right", "characters", "characters read right", True),
+        Share("right", "right", "characters", "characters read right"),
         Share("invented", "invented", "characters", "wrong characters read (invented)"),
         Share("confident", "confident", "characters", "wrong characters, read with confidence"),
         Share("missing", "missing", "characters", "characters missing"),

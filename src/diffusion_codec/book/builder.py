@@ -34,7 +34,7 @@ def build(project: Project, *, smoke: bool = False) -> None:
     """
     requests = {name: cache.asked(project, name) or Request(smoke=smoke) for name in project.notebooks}
     keys = {name: project.key(name, request) for name, request in requests.items()}
-    _say_what_is_remembered(project, requests)
+    _say_what_is_remembered(requests)
     stale = {name: requests[name] for name, key in keys.items() if not cache.is_fresh(project, name, key)}
     _run(project, stale)
     key = _site_key(project, keys, requests)
@@ -120,7 +120,7 @@ def _site_key(project: Project, keys: dict[str, str], requests: dict[str, Reques
     return hashlib.sha256(json.dumps([keys, smoke, digest_files(project.root, files)]).encode()).hexdigest()
 
 
-def _say_what_is_remembered(project: Project, requests: dict[str, Request]) -> None:
+def _say_what_is_remembered(requests: dict[str, Request]) -> None:
     for name, request in requests.items():
         if request.overrides:
             shown = ", ".join(f"{key}={value!r}" for key, value in request.overrides.items())

@@ -24,11 +24,6 @@ def repository_root(start: Path | None = None) -> Path:
     )
 
 
-def stage_folder(root: Path | None = None) -> Path:
-    """`build/stage`: what the book is built from."""
-    return (root or repository_root()) / "build" / "stage"
-
-
 def output_folder(notebook: str) -> Path:
     """The folder for the pictures and data of one notebook, for example "03_rate_distortion"; made if absent.
 

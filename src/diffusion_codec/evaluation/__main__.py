@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffusion_codec import datasets, fetch
+from diffusion_codec import datasets, fetch, workers
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation import codecs as rate_codecs
 from diffusion_codec.evaluation import helpers, records, study
@@ -103,7 +103,7 @@ def evaluate(
 def _helpers(jobs: int, ray: str | None) -> Runner | None:
     if ray is not None:
         return helpers.cluster(None if ray == "local" else ray)
-    return helpers.processes(jobs or helpers.cores()) if jobs != 1 else None
+    return helpers.processes(jobs or workers.cores()) if jobs != 1 else None
 
 
 def _measurable(asked: Sequence[Study], console: Console) -> list[Study]:

@@ -21,6 +21,7 @@ QUESTIONS: Mapping[str, str] = {
     "quantisation": "the rounding",
     "steps": "denoising steps",
     "side information": "precision in the file",
+    "text": "the prompt",
     "variant": "all of it, trained",
 }
 """Questions of the table in the order of the figure, as people say them."""
@@ -42,7 +43,7 @@ def choices(path: Path) -> pd.DataFrame:
     """`codec_choices.csv` with columns question, choice, steps, psnr, lpips-alex, rate, dataset, and what each choice
     changes against the base: d_psnr (dB), d_lpips-alex.
 
-    The base is the row of the question "base" (the first row in older tables). Raises MissingDataError.
+    The base is the row of the question "base", of each data set its own. Raises MissingDataError.
     """
     if not path.is_file():
         raise MissingDataError(f"{path} is missing: `python -m diffusion_codec.evaluation.choices` makes it")
@@ -50,9 +51,9 @@ def choices(path: Path) -> pd.DataFrame:
     measured = {name: next(c for c in table.columns if c.startswith(f"{name} at ")) for name in COLUMNS}
     table = table.rename(columns={column: name for name, column in measured.items()})
     table["rate"] = float(measured["psnr"].rsplit(" ", 1)[1])
-    base = table[table.question.isin(["base", "default"])].iloc[0]
+    base = table[table.question == "base"].set_index("dataset")
     for name in COLUMNS:
-        table[f"d_{name}"] = table[name] - base[name]
+        table[f"d_{name}"] = table[name] - table["dataset"].map(base[name])
     return table
 
 
@@ -246,7 +247,7 @@ def transformer_table(path: Path) -> pd.DataFrame:
 
 def choices_table(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`choices` for readers: what is asked, what was chosen, and both measures."""
-    asked = table["question"].map({"base": "the base", "default": "the base", **QUESTIONS})
+    asked = table["question"].map({"base": "the base", **QUESTIONS})
     shown = {"question": asked, "choice": table["choice"]}
     first = f"{table['rate'].iloc[0]:g}"
     for name, form in zip(COLUMNS, ("{:.2f}", "{:.4f}"), strict=True):

@@ -86,7 +86,7 @@ class Respaced:
                 added = self.eta * wanted * (1 - (wanted / sigma) ** 2).sqrt()
                 kept = self.backbone.schedule.timestep_at((wanted**2 - added**2).sqrt())
                 y = self.backbone.step(y, now, kept)
-                y = y + added[:, None, None, None] * torch.randn(y.shape, generator=draw)
+                y = y + added[:, None, None, None] * torch.randn(y.shape, generator=draw).to(y.device)
             else:
                 y = self.backbone.step(y, now, then, last=i == steps)
         return y
@@ -104,7 +104,7 @@ class Shrinking(Codec):
 def sampled(analysis: Analysis, deviation: float) -> Analysis:
     """With a sample of a posterior of this standard deviation, the same everywhere, in place of its mean."""
     noise = torch.randn(analysis.y.shape, generator=torch.Generator().manual_seed(0))
-    return replace(analysis, y=analysis.y + deviation * noise)
+    return replace(analysis, y=analysis.y + deviation * noise.to(analysis.y.device))
 
 
 class Changed(nn.Module):

@@ -4,10 +4,7 @@ Both compute each task on one thread from the same inputs, so that the rows are 
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
@@ -24,11 +21,6 @@ RETRIES = 5
 Rows = Iterator[tuple[Task, list[Record]]]
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def processes(jobs: int) -> Runner:
     """`jobs` processes of this machine. Raises BadInputError for fewer than one."""
     if jobs < 1:
@@ -37,23 +29,8 @@ def processes(jobs: int) -> Runner:
 
 
 def _in_processes(jobs: int, tasks: Sequence[Task]) -> Rows:
-    waiting = list(reversed(tasks))
-    with workers.processes(min(jobs, max(1, len(tasks)))) as pool:
-        running: dict[Future[list[Record]], Task] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < 2 * jobs:
-                    task = waiting.pop()
-                    running[pool.submit(measure_task, task.loaded())] = task
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise BadInputError(
-                "a process that measured was killed (too little memory?); what was measured is kept: run again, with "
-                "fewer processes"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    count = min(jobs, max(1, len(tasks)))
+    return workers.spread(count, measure_task, ((task, (task.loaded(),)) for task in tasks))
 
 
 def cluster(address: str | None = None) -> Runner:

@@ -214,7 +214,7 @@ def verdict(statistics: pd.DataFrame, kind: str) -> dict[str, Any]:
 
     ``holds_up_to`` is the largest step up to which the criteria hold at every step measured (None: not even at
     the first); ``independent_up_to`` the same for independence. *replicated*: both at all steps; *partly*: the
-    criteria hold at some.
+    criteria hold at the finest at least.
     """
     rows = statistics[statistics["kind"] == kind].sort_values("step")
     held = rows.apply(is_like_noise, axis=1).to_numpy(bool)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion_codec import metrics
 from diffusion_codec.datasets import ImageDataset, ImageItem
-from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.codecs import Pixels, RateCodec
 
 ORIGINAL = "original"
@@ -55,13 +55,6 @@ def decode(
     text = json.dumps([asdict(picture) for picture in pictures], indent=1)
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")
     return pictures
-
-
-def read(folder: Path) -> list[Picture]:
-    """What `decode` wrote. Raises MissingDataError."""
-    if not (folder / INDEX).is_file():
-        raise MissingDataError(f"{folder / INDEX} is missing; run the cell that decodes the photographs")
-    return [Picture(**fields) for fields in json.loads((folder / INDEX).read_text(encoding="utf-8"))]
 
 
 def choose(dataset: ImageDataset, wanted: Sequence[str], images: int) -> list[ImageItem]:

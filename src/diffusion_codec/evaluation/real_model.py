@@ -77,7 +77,7 @@ def stored_stages(folder: Path) -> pd.DataFrame:
     """What ``diffusion_codec.bench.stages --save stages_...`` has stored, one row a cell, the same machine together.
 
     Columns: backbone, device, picture, precision, mode, batch, compress and decompress (seconds of one picture, the
-    first time), peak memory in GiB, threads.
+    first time), processor time of both in seconds, peak memory in GiB.
     """
     rows = []
     for path in sorted(folder.glob("stages_*.json")):

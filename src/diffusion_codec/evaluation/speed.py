@@ -22,7 +22,7 @@ STAGES = {
 }
 COMMANDS = {
     "bench": "python -m diffusion_codec.bench --save",
-    "bench_growth": "python -m diffusion_codec.bench --growth --save",
+    "bench_growth": "python -m diffusion_codec.bench --growth --largest --save",
     "bench_peers": "python -m diffusion_codec.bench.peers --save",
     "bench_engines": "python -m diffusion_codec.bench.engines --save",
     "bench_folders": "python -m diffusion_codec.bench.folders --save",

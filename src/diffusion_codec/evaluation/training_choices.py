@@ -6,7 +6,7 @@ several seeds, are compared by real files of equal size.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -26,8 +26,8 @@ from diffusion_codec.evaluation import choices
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
-from diffusion_codec.training.cli import read_config
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, squared_error, warm_start
+from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.export import export_codec
 from diffusion_codec.training.latents import photos_with_latents
 from diffusion_codec.training.loop import train
@@ -209,26 +209,23 @@ def compare(
     out: Path,
     variants: Sequence[Variant] = VARIANTS,
     seeds: int = SEEDS,
-) -> pd.DataFrame:
-    """One row a variant and seed: rates at the ends of :data:`SPAN`, measures at :data:`RATES`; NaN where no file.
+) -> Iterator[dict[str, object]]:
+    """Each variant and seed as it is measured: rates at the ends of :data:`SPAN`, measures at :data:`RATES`, or NaN.
 
     Means over pictures; ``crops`` makes crops of so many pixels a side. The last row is of the weights that ship, which
     were trained on an older backbone's latents.
     """
     seen = choices.analysed(Codec(backbone, start), pictures)
-    rows = []
     for seed in range(seeds):
         for variant in variants:
             settings = variant.config(config, seed)
             run = out / variant.folder(seed)
             weights = train_variant(variant, settings, backbone, crops(settings.crop), start, run)
             key = {"question": variant.question, "variant": variant.name, "seed": seed}
-            rows.append(key | _measured(Codec(backbone, weights), seen))
-            typer.echo(f"{variant.question}: {variant.name}, seed {seed}", err=True)
+            yield key | _measured(Codec(backbone, weights), seen)
     ships = Codec(backbone, codec_weights.load(embedded_weights(SHIPPED)))
     key = {"question": SHIPS, "variant": f"{SHIPPED} {SHIPS}", "seed": 0}
-    rows.append(key | _measured(ships, seen))
-    return pd.DataFrame(rows).round(4)
+    yield key | _measured(ships, seen)
 
 
 def _measured(codec: Codec, seen: choices.Seen) -> dict[str, float]:
@@ -272,13 +269,13 @@ def main(
         return LatentCrops(pixels, latents, side)
 
     pictures = datasets.load(dataset, limit)
-    table = compare(settings, backbone, crops, codec_weights.load(start), pictures, runs, variants, seeds)
-    table.insert(0, "dataset", pictures.name)
-    table.insert(1, "config", Path(config).stem)
+    loaded = codec_weights.load(start)
     names = [*(variant.name for variant in VARIANTS), f"{SHIPPED} {SHIPS}"]
-    table = choices.merged(out, table, ["dataset", "config", "variant", "seed"], names)
-    write_atomically(out, table.to_csv(index=False).encode(), force=True)
-    typer.echo(table.to_string(index=False))
+    for row in compare(settings, backbone, crops, loaded, pictures, runs, variants, seeds):
+        new = pd.DataFrame([{"dataset": pictures.name, "config": Path(config).stem} | row]).round(4)
+        table = choices.merged(out, new, ["dataset", "config", "variant", "seed"], names)
+        write_atomically(out, table.to_csv(index=False).encode(), force=True)
+        typer.echo(new.to_string(index=False))
 
 
 if __name__ == "__main__":

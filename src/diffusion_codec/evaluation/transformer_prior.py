@@ -28,8 +28,8 @@ from diffusion_codec.entropy.model import (
 )
 from diffusion_codec.evaluation.entropy_models import LAMBDAS, in_real_numbers
 from diffusion_codec.evaluation.learned import latents_of, quantised
-from diffusion_codec.training.cli import read_config
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops
+from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.export import averaged_weights
 from diffusion_codec.training.latents import photos_with_latents
 from diffusion_codec.training.loop import train

@@ -6,7 +6,6 @@ of their own and are not set beside published ones.
 """
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,14 +26,6 @@ def _network(device: str) -> torch.jit.ScriptModule:
     )
     network.eval()
     return network
-
-
-def available() -> bool:
-    """Whether the weights are on this machine already."""
-    store = fetch.store()
-    return any(
-        (store.cache_folder(ENTRY) / Path(p.member).name).is_file() for p in store.manifest[ENTRY].packages
-    )
 
 
 def _prepared(patches: NDArray[np.uint8]) -> Tensor:

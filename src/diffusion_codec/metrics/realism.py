@@ -47,14 +47,23 @@ def fid(a: Features, b: Features) -> float:
     """Fréchet distance of two Gaussians fitted to features, N x D and M x D.
 
     |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)). With centred rows A and B, the trace of the root is the
-    sum of the singular values of A B' over sqrt((N - 1)(M - 1)): exact, and quick for fewer vectors than D.
+    sum of the singular values of A B' over sqrt((N - 1)(M - 1)). Of more than D vectors the triangular factor stands
+    for them: exact in both cases, and never larger than D x D.
     """
     _check(a, b)
     x, y = a.astype(np.float64), b.astype(np.float64)
     mean = float(((x.mean(0) - y.mean(0)) ** 2).sum())
     x, y = (x - x.mean(0)) / np.sqrt(len(x) - 1), (y - y.mean(0)) / np.sqrt(len(y) - 1)
-    root = float(np.linalg.svd(x @ y.T, compute_uv=False).sum())
+    a_root, b_root = _triangular(x), _triangular(y)
+    root = float(np.linalg.svd(a_root @ b_root.T, compute_uv=False).sum())
     return mean + float((x**2).sum() + (y**2).sum()) - 2 * root
+
+
+def _triangular(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R of x = QR where that is smaller than x: the same singular values."""
+    if len(x) <= x.shape[1]:
+        return x
+    return np.asarray(np.linalg.qr(x, mode="r"))
 
 
 def kid(a: Features, b: Features) -> float:

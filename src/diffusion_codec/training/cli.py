@@ -1,16 +1,13 @@
-"""``diffusion-codec train autoencoder | denoiser | codec | export``."""
+"""``diffusion-codec train``: the recipes, their studies, export and cards."""
 
 import json
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 import typer
-import yaml
 from diffusers import AutoencoderTiny
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from diffusion_codec import codec_weights, datasets
@@ -24,19 +21,21 @@ from diffusion_codec.training import parallel
 from diffusion_codec.training.autoencoder import AutoencoderConfig, AutoencoderRecipe
 from diffusion_codec.training.card import codec_card, denoising, model_card, round_trip
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, warm_start
+from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.entropy_models import VARIANTS, train_on_fewer, train_variants
 from diffusion_codec.training.export import export_backbone, export_codec, load_autoencoder, run_history
 from diffusion_codec.training.latents import cache_file, cached_latents, load_taesd
-from diffusion_codec.training.loop import LoopConfig, train
+from diffusion_codec.training.loop import train
 from diffusion_codec.training.photos import LatentCrops, load_photos
 from diffusion_codec.training.septuplets import SeptupletCropsWithLatents, spread_frames
 
 app = typer.Typer(help="Train the small backbone and the codec's own networks.", no_args_is_help=True)
-Config = TypeVar("Config", bound=LoopConfig)
 Encode = Callable[[Tensor], Tensor]
 
-ConfigOption = Annotated[str, typer.Option(help="full, cpu, smoke, or a YAML file.")]
+ConfigOption = Annotated[
+    str, typer.Option(help="cpu, full, smoke or another of training/configs/, or a YAML file.")
+]
 OutOption = Annotated[
     Path, typer.Option(help="Folder for checkpoints and loss curves; a run there is continued.")
 ]
@@ -51,28 +50,6 @@ ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT 
 StopOption = Annotated[
     int | None, typer.Option(help="Stop after this many steps in all; run again to continue.")
 ]
-
-
-def read_config(recipe: str, name: str, model: type[Config]) -> Config:
-    """The typed configuration ``configs/<recipe>-<name>.yaml``, or any YAML file.
-
-    Raises:
-        BadInputError: no such file, no YAML in it, or a key or value the recipe does not know.
-    """
-    folder = Path(str(resources.files("diffusion_codec"))) / "training" / "configs"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{recipe}-{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem.removeprefix(f"{recipe}-") for p in folder.glob(f"{recipe}-*.yaml"))
-        raise BadInputError(
-            f"no configuration {name!r} for {recipe}; known: {', '.join(known)}, or a YAML file"
-        )
-    try:
-        return model.model_validate(yaml.safe_load(path.read_text()) or {})
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BadInputError(f"{path}: {problems}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _photos(folder: Path | None, limit: int | None) -> list[Tensor]:

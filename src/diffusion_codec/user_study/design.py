@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -160,10 +161,12 @@ class Sessions:
         self.study = study
         self._made: list[tuple[Trial, ...]] = []
         self._maker = self._make()
+        self._one_at_a_time = Lock()
 
     def __getitem__(self, number: int) -> tuple[Trial, ...]:
-        while len(self._made) <= number:
-            self._made.append(next(self._maker))
+        with self._one_at_a_time:
+            while len(self._made) <= number:
+                self._made.append(next(self._maker))
         return self._made[number]
 
     def _make(self) -> Iterator[tuple[Trial, ...]]:

@@ -63,7 +63,7 @@ def agreement_sentence() -> Sentence:
     )
 
 
-def hific_multiples(codec: str = "HiFiC-mi", resamples: int = analysis.RESAMPLES) -> pd.DataFrame:
+def hific_multiples(codec: str = "HiFiC-mi") -> pd.DataFrame:
     """One setting against all others: how often preferred directly and by all choices, and at how many times its rate.
 
     Columns: rival, times (NaN where no text states the rate), share and its intervals over raters and photographs,

@@ -12,6 +12,7 @@ of the noise), is fitted to the choices of real people.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -48,10 +49,10 @@ class Observer:
     """A fitted observer and how well it predicts the people it was fitted to.
 
     `slope` in logits per unit of quality with a 95 % interval (cluster-robust over raters); `fitted` is the slope
-    before it was kept from falling below zero. `agreement` is the share of the choices that went to the better value.
-    The losses are mean negative log likelihoods of a choice: of the observer when each pair of settings is left out of
-    the fit in turn, of a coin (ln 2), and of whoever knows each pair's share (the floor). `outside` pairs compare
-    different codecs.
+    before it was kept from falling below zero, `error` its standard error. `agreement` is the share of the choices
+    that went to the better value. The losses are mean negative log likelihoods of a choice: of the observer when each
+    pair of settings is left out of the fit in turn, of a coin (ln 2), and of whoever knows each pair's share (the
+    floor). `outside` pairs compare different codecs.
     """
 
     metric: str
@@ -59,6 +60,7 @@ class Observer:
     low: float
     high: float
     fitted: float
+    error: float
     pairs: int
     outside: int
     votes: int
@@ -67,10 +69,11 @@ class Observer:
     coin: float
     floor: float
 
-    def prefers(self, one: float, two: float) -> float:
-        """Probability that the value `one` is preferred to `two`."""
-        difference = quality(self.metric, one) - quality(self.metric, two)
-        return float(1 / (1 + math.exp(-np.clip(self.slope * difference, -50, 50))))
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    """Probability that the first of two is preferred, from the slope times the difference in quality."""
+    preferred: np.ndarray = 1 / (1 + np.exp(-np.clip(x, -50, 50)))
+    return preferred
 
 
 def fit(table: pd.DataFrame, values: Mapping[str, float], metric: str, codecs: Mapping[str, str]) -> Observer:
@@ -88,7 +91,8 @@ def fit(table: pd.DataFrame, values: Mapping[str, float], metric: str, codecs: M
     known["won"] = np.where(turned, known["score"], 1 - known["score"]) * known["count"]
     grouped = known.groupby(["first", "second", "rater"], as_index=False)[["won", "count"]].sum()
     grouped["delta"] = grouped["first"].map(scale) - grouped["second"].map(scale)
-    slope, half = _slope(grouped)
+    slope, error = _slope(grouped)
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * error
     pairs = grouped.groupby(["first", "second", "delta"], as_index=False)[["won", "count"]].sum()
     votes = float(pairs["count"].sum())
     share = pairs["won"] / pairs["count"]
@@ -106,26 +110,26 @@ def fit(table: pd.DataFrame, values: Mapping[str, float], metric: str, codecs: M
         low=max(LEAST_SLOPE, slope - half),
         high=max(LEAST_SLOPE, slope + half),
         fitted=slope,
+        error=error,
         pairs=len(pairs),
         outside=sum(codecs[p.first] != codecs[p.second] for p in pairs.itertuples()),
         votes=round(votes),
         agreement=float(better.sum() / votes),
-        loss=_loss(pairs, 1 / (1 + np.exp(-np.array(left_out) * pairs["delta"]))),
+        loss=_loss(pairs, logistic(np.array(left_out) * pairs["delta"])),
         coin=math.log(2),
         floor=_loss(pairs, share.clip(1e-9, 1 - 1e-9)),
     )
 
 
 def _slope(rows: pd.DataFrame) -> tuple[float, float]:
-    """Logistic regression without intercept on the quality difference, and half its interval; 0 without rows."""
+    """Logistic regression without intercept on the quality difference, and its standard error; 0 without rows."""
     if rows.empty:
         return 0.0, math.inf
     outcome = np.column_stack([rows["won"], rows["count"] - rows["won"]])
     model = sm.GLM(outcome, rows[["delta"]], family=sm.families.Binomial())
     groups = pd.factorize(rows["rater"])[0]
     found = model.fit(cov_type="cluster", cov_kwds={"groups": groups}) if groups.max() else model.fit()
-    low, high = found.conf_int(1 - LEVEL).to_numpy()[0]
-    return float(found.params.iloc[0]), float(high - low) / 2
+    return float(found.params.iloc[0]), float(found.bse.iloc[0])
 
 
 def _loss(pairs: pd.DataFrame, probability: "pd.Series[float]") -> float:
@@ -208,12 +212,11 @@ def _verdict(
         [quality(metric, a.value or 0.0) - quality(metric, b.value or 0.0) for a, b in pairs]
     )
     ratio = np.exp(np.mean([math.log((b.bpp or math.nan) / (a.bpp or math.nan)) for a, b in pairs]))
-    spread = (observer.high - observer.low) / 3.92
-    slopes = np.maximum(LEAST_SLOPE, rng.normal(observer.slope, spread, RESAMPLES))
+    slopes = np.maximum(LEAST_SLOPE, rng.normal(observer.fitted, observer.error, RESAMPLES))
     picks = rng.integers(0, len(pairs), (RESAMPLES, len(pairs)))
-    means = (1 / (1 + np.exp(-slopes[:, None] * difference[picks]))).mean(axis=1)
+    means = logistic(slopes[:, None] * difference[picks]).mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    share = float((1 / (1 + np.exp(-observer.slope * difference))).mean())
+    share = float(logistic(observer.slope * difference).mean())
     return {
         "ratio": float(ratio),
         "observer": metric,
