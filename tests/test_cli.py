@@ -339,6 +339,18 @@ def test_targets_are_checked_before_the_work(run: Run, photo: Path, tmp_path: Pa
     assert StoringCodec.calls == []
 
 
+def test_a_name_that_the_terminal_cannot_show_is_told_in_escapes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("info", tmp_path / "日本.dfc"),
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1:strict"},
+    )
+    assert done.returncode == 1
+    assert rb"\u65e5\u672c.dfc" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_a_full_disk(run: Run, photo: Path, tmp_path: Path) -> None:
     run("compress", photo, "/dev/full").refused("'/dev/full' could not be written: No space left on device")

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from diffusion_codec.bitstream import MAGIC, Limits
 from diffusion_codec.errors import BadInputError, LimitExceededError
@@ -164,7 +165,21 @@ def test_transparency_is_laid_on_white(mode: str) -> None:
         image.putdata(grey if mode == "LA" else [(g, g, g, a) for g, a in grey])
         data = encoded(image)
         expected = [100, 255, 177]
-    assert load_image(data).pixels[0, :, 0].tolist() == expected
+    picture = load_image(data)
+    assert picture.pixels[0, :, 0].tolist() == expected
+    assert picture.notes == ("its transparency is laid on white",)
+
+
+def test_an_opaque_picture_loses_nothing() -> None:
+    assert load_image(encoded(Image.new("RGBA", (3, 1), (1, 2, 3, 255)))).notes == ()
+
+
+@pytest.mark.parametrize(("gamma", "noted"), [(1.0, True), (1 / 2.2, False)])
+def test_values_of_another_gamma_are_noted(gamma: float, noted: bool) -> None:
+    about = PngInfo()
+    about.add(b"gAMA", struct.pack(">I", round(100000 * gamma)))
+    notes = load_image(encoded(Image.new("RGB", (3, 1), "red"), pnginfo=about)).notes
+    assert [note.startswith("its gamma of 1 is not applied") for note in notes] == [True] * noted
 
 
 def test_cmyk() -> None:

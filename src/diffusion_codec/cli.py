@@ -5,6 +5,7 @@ interrupted. Nothing heavy is imported before a command needs it; a part of the 
 with :func:`add_lazy_group`.
 """
 
+import io
 import json
 import logging
 import math
@@ -87,6 +88,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Pillow logs what it then raises; users get the one line of the error.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a file's name may have characters that the terminal has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         if _is_plain_info(arguments):
             reports_memory(info)(arguments[1], "--json" in arguments)
@@ -213,8 +219,8 @@ def compress(
 ) -> None:
     """Compress the picture IN to the .dfc file OUT.
 
-    IN may have any format that Pillow reads, up to 16384 pixels a side. Of a folder every picture is compressed; one
-    that fails costs a line and the exit code 1, not the others.
+    IN may have any format that Pillow reads, up to 16384 pixels a side and 134 million in all. Of a folder every
+    picture whose suffix Pillow knows is compressed; one that fails costs a line and the exit code 1, not the others.
     """
     _check_rate(quality, bpp, max_bytes)
 
@@ -414,9 +420,13 @@ def _folder_tasks(source: str, target: str, suffixes: "Iterable[str]", new_suffi
 
     if target == STANDARD_STREAM or (os.path.splitext(target)[1] and not os.path.isdir(target)):
         raise BadInputError(
-            f"'{source}' is a directory, expected a file; for all files in it name a directory as OUT, not '{target}'"
+            f"'{source}' is a directory, expected a file; for all files in it name a directory as OUT, not '{target}' "
+            "(a new one with a dot in its name ends in /)"
         )
     todo = folders.tasks(source, target, suffixes, new_suffix)
+    if others := folders.left_alone(source, todo):
+        shown = ", ".join([*others[:5], *["..."] * (len(others) > 5)])
+        _say(f"note: of other kinds, and left alone: {shown} ({len(others)})")
     os.makedirs(target, exist_ok=True)
     return todo
 

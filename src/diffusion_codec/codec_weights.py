@@ -85,7 +85,7 @@ def embedded_weights(name: str = "default") -> Path:
     name = DEFAULT if name == "default" else name
     if name not in embedded:
         raise MissingDataError(
-            f"no embedded codec weights {name!r}; embedded: {', '.join(embedded) or 'none'}"
+            f"no embedded codec weights {name!r}; embedded: {', '.join(['default', *embedded]) if embedded else 'none'}"
         )
     return embedded[name]
 

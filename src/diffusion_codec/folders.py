@@ -59,6 +59,13 @@ def tasks(folder: str | Path, target: str | Path, suffixes: Iterable[str], new_s
     return [Task(path, Path(target) / (name + new_suffix)) for path, name in zip(found, names, strict=True)]
 
 
+def left_alone(folder: str | Path, todo: Sequence[Task]) -> list[str]:
+    """Names of the folder's files that are no task; hidden ones are not told."""
+    chosen = {task.source.name for task in todo}
+    there = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+    return [name for name in there if name not in chosen and not name.startswith(".")]
+
+
 def workers(wanted: int | None = None) -> int:
     """How many files at once: ``wanted``, or one a core, up to :data:`MOST_WORKERS`."""
     return wanted or min(cores(), MOST_WORKERS)

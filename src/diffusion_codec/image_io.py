@@ -50,6 +50,8 @@ _SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 # EPS is a program: Pillow would hand it to Ghostscript. Of MPEG it reads the size alone.
 _EXCLUDED_FORMATS = {"EPS", "MPEG"}
 
+SRGB_GAMMA = 1 / 2.2
+"""What a PNG says of itself (gAMA) where its values are about those of sRGB."""
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -187,7 +189,10 @@ def _decoding(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise BadInputError(f"{name} is not a picture in a format that can be read") from error
     except (Image.DecompressionBombError, MemoryError) as error:
-        raise LimitExceededError(f"{name} is too large a picture: scale it down or cut it up") from error
+        raise LimitExceededError(
+            f"{name} is too large a picture, at most {DEFAULT_LIMITS.max_side} pixels a side and "
+            f"{DEFAULT_LIMITS.max_pixels} in all are read: scale it down or cut it up"
+        ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile data
         raise BadInputError(
             f"{name} cannot be decoded, it is truncated or damaged ({type(error).__name__}: {error})"
@@ -199,7 +204,12 @@ def _to_picture(image: Image.Image, notes: tuple[str, ...]) -> Picture:
     profile = image.info.get("icc_profile")
     shallow, alpha = _split_alpha(_to_8_bits(image))
     rgb, note = _to_srgb(shallow, profile)
+    gamma = image.info.get("gamma", SRGB_GAMMA)
+    if not profile and "srgb" not in image.info and abs(gamma - SRGB_GAMMA) > 0.01:
+        note = f"its gamma of {gamma:g} is not applied; it is read as sRGB"
     if alpha is not None:
+        if alpha.getextrema() != (255, 255):
+            notes = (*notes, "its transparency is laid on white")
         white = Image.new("RGB", rgb.size, "white")
         rgb = Image.composite(rgb, white, alpha)
     if orientation in _TRANSPOSE:

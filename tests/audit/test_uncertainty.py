@@ -158,6 +158,9 @@ def test_the_command_writes_map_picture_and_summary(tmp_path: Path, photo: Path)
     assert (told["width"], told["height"], told["draws"]) == (64, 48, 2)
     assert told["bytes"] == packed.stat().st_size
     assert run("audit", packed) == 1  # results exist
+    (tmp_path / "folder").mkdir()
+    assert run("audit", packed, "--draws", 2, "--out", tmp_path / "folder") == 0
+    assert (tmp_path / "folder" / "photo.audit.json").is_file()
     assert run("audit", photo, "--out", tmp_path / "x") == 1  # no .dfc file
     assert not (tmp_path / "x.audit.json").exists()
 

@@ -161,14 +161,14 @@ def test_the_stored_entropy_models_say_what_the_book_says() -> None:
     assert "lattice-from-noise" not in " ".join(beyond.entropy_table(path).columns)
 
 
-TRAINING = """dataset,config,question,variant,seed,lowest_bpp,highest_bpp,psnr at 0.1,lpips-alex at 0.1
-kodak[:4],cpu,base,as here,0,0.01,0.2,24.0,0.20
-kodak[:4],cpu,base,as here,1,0.02,0.2,24.2,0.24
-kodak[:4],cpu,lambda,even,0,0.02,0.3,24.3,0.22
-kodak[:4],cpu,lambda,even,1,0.02,0.3,24.5,0.23
-kodak[:4],cpu,crops,small,0,0.2,0.3,24.3,0.25
-kodak[:4],cpu,crops,small,1,0.2,0.3,,
-kodak[:4],trial,base,as here,0,0.01,0.2,99.0,0.01
+TRAINING = """dataset,config,question,variant,seed,lowest_bpp,highest_bpp,noise_declared,psnr at 0.1,lpips-alex at 0.1
+kodak[:4],cpu,base,as here,0,0.01,0.2,1.0,24.0,0.20
+kodak[:4],cpu,base,as here,1,0.02,0.2,1.5,24.2,0.24
+kodak[:4],cpu,lambda,even,0,0.02,0.3,1.0,24.3,0.22
+kodak[:4],cpu,lambda,even,1,0.02,0.3,1.0,24.5,0.23
+kodak[:4],cpu,crops,small,0,0.2,0.3,1.0,24.3,0.25
+kodak[:4],cpu,crops,small,1,0.2,0.3,1.0,,
+kodak[:4],trial,base,as here,0,0.01,0.2,,99.0,0.01
 """
 
 
@@ -178,9 +178,19 @@ def test_runs_of_a_variant_are_told_by_mean_and_range(tmp_path: Path) -> None:
     table = beyond.training_table(path, "cpu", [0.1])
     assert list(table["what differs"]) == ["as here", "even", "small"]
     base, even, small = (row.tolist() for _, row in table.iterrows())
-    assert base == ["the base", "as here", 2, "0.015 to 0.200", "24.10 ± 0.10", "0.220 ± 0.020", ""]
+    assert base == [
+        "the base",
+        "as here",
+        2,
+        "0.015 to 0.200",
+        "1.25 ± 0.25",
+        "24.10 ± 0.10",
+        "0.220 ± 0.020",
+        "",
+    ]
     assert even[-3:] == ["24.40 ± 0.10", "0.225 ± 0.005", "better in PSNR, alike in LPIPS"]
     assert small[-3:] == ["–", "–", "no file that small"]
+    assert "noise declared" not in beyond.training_table(path, "trial", [0.1])
 
 
 def test_what_the_transformer_saves_is_a_share(tmp_path: Path) -> None:

@@ -247,6 +247,54 @@ def test_the_command_waits_for_nobody_and_changes_nothing_meanwhile(tmp_path):
     assert out.read_text() == lines
 
 
+@pytest.mark.parametrize("name", ["r.csv", "r.json"])
+def test_a_file_of_somebody_else_is_left_alone(name, tmp_path):
+    out = tmp_path / name
+    for content in ("name,phone\nann,1\nbob,2", "one line"):
+        out.write_text(content)
+        refused = evaluate(out, "0.8")
+        assert refused.exit_code == 1
+        assert "name another file" in refused.output
+        assert out.read_text() == content
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_result_of_other_pictures_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    out = tmp_path / "r.csv"
+    assert evaluate(out, "0.8").exit_code == 0
+    before = out.read_text()
+    monkeypatch.setattr("diffusion_codec.evaluation.__main__.datasets.load", _small_sample(tmp_path))
+    refused = evaluate(out, "0.8")
+    assert refused.exit_code == 1
+    assert "holds sample" in refused.output
+    assert out.read_text() == before
+
+
+def test_a_measurement_of_ones_own_does_not_go_where_the_book_looks():
+    refused = CliRunner().invoke(app, ["--dataset", "sample", "--limit", "1"])
+    assert refused.exit_code == 1
+    assert "name a file with --out" in refused.output
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_no_provenance(device, tmp_path):
+    asked = ["--dataset", "sample", "--limit", "1", "--codecs", "jpeg", "--device", device]
+    refused = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "r.csv")])
+    assert refused.exit_code == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_is_in_the_exit_code(tmp_path, monkeypatch):
+    failing = Counting(refused=1)
+    failing.name = "jpeg"
+    monkeypatch.setattr("diffusion_codec.evaluation.__main__.rate_codecs.get", lambda *_: [failing])
+    out = tmp_path / "r.csv"
+    asked = ["--dataset", "sample", "--limit", "1", "--codecs", "jpeg", "--metrics", "psnr"]
+    done = CliRunner().invoke(app, [*asked, "--bitrates", "0.8", "--out", str(out)])
+    assert done.exit_code == 1
+    assert [bool(record.error) for record in records.read(out).records] == [True]
+
+
 def test_outside_a_clone_a_result_needs_a_name(monkeypatch):
     monkeypatch.setattr(fetch, "repository_root", lambda: Path("/nowhere"))
     refused = CliRunner().invoke(app, ["--dataset", "sample", "--codecs", "jpeg"])

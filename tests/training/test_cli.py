@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from diffusion_codec import codec_weights, fetch
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.files import OutputError, TargetExistsError
 from diffusion_codec.training.cli import app
 from diffusion_codec.training.latents import load_taesd
@@ -82,6 +82,26 @@ def test_a_new_backbone_and_its_codec_from_photographs(photos: Path, teacher: Pa
     card = ("--dataset", "sample", "--limit", 1)
     run("card", tmp_path / "backbone", "--hardware", "this machine", *card)
     assert "## Measured on sample[:1] (1 images)" in (tmp_path / "backbone" / "README.md").read_text()
+
+
+def test_a_run_of_another_recipe_is_named(photos: Path, tmp_path: Path) -> None:
+    run("codec", "--config", "smoke", "--photos", photos, "--frames", 0, "--out", tmp_path / "codec")
+    with pytest.raises(BadInputError, match="codec is no run of the autoencoder recipe"):
+        run(
+            *("export", "--autoencoder", tmp_path / "codec"),
+            *("--denoiser", tmp_path / "codec", "--out", tmp_path / "out"),
+        )
+    with pytest.raises(BadInputError, match="is no run of the codec recipe"):
+        run("export-codec-weights", "--run", photos, "--out", tmp_path / "w.safetensors")
+
+
+def test_what_is_not_there_is_said_before_anything_is_trained(photos: Path, tmp_path: Path) -> None:
+    out = ("--config", "smoke", "--out", tmp_path / "out")
+    with pytest.raises(BadInputError, match="abacus"):
+        run("autoencoder", *out, "--photos", photos, "--device", "abacus")
+    with pytest.raises(MissingDataError, match="no folder"):
+        run("codec", *out, "--photos", tmp_path / "absent", "--frames", 0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_table_without_a_folder_is_found_before_any_training(photos: Path, tmp_path: Path) -> None:

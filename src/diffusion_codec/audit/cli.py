@@ -1,6 +1,7 @@
 """`diffusion-codec audit FILE`: a map of what the decoder made up, as numbers, as a picture, as a summary."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,8 @@ def audit(
         typer.Option(metavar="IMG", help="The picture it was made from: says how right the map is."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Beginning of the results' names; FILE without .dfc.")
+        str | None,
+        typer.Option(metavar="NAME", help="Beginning of the results' names, or a folder; FILE without .dfc."),
     ] = None,
     draws: Annotated[int, typer.Option(metavar="N", min=2, help="Decodings to compare.")] = 8,
     backbone: BackboneOption = "mini",
@@ -38,6 +40,8 @@ def audit(
     counts in places that glow are not to be trusted; others may be wrong, too.
     """
     name = out or _name(source)
+    if name.endswith(os.sep) or os.path.isdir(name):
+        name = os.path.join(name, os.path.basename(_name(source)))
     targets = {kind: f"{name}.{kind}" for kind in ("spread.npy", "spread.png", "audit.json")}
     for target in targets.values():
         check_target(target, force)

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffusion_codec import datasets, fetch, workers
+from diffusion_codec.backbone.options import checked_device
+from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation import codecs as rate_codecs
 from diffusion_codec.evaluation import helpers, records, study
@@ -76,10 +78,17 @@ def evaluate(
             raise BadInputError(
                 "this is no clone of the project, which would keep the result: name a file with --out"
             )
+        if out is None and not smoke and (codecs or bitrates or metric_names or limit):
+            raise BadInputError(
+                f"{default} keeps what the book shows: for a measurement of your own name a file with --out"
+            )
+        checked_device(device)
         target = out or default
         if target.suffix not in records.EXPORTS:
             raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")
         journal = target if target.suffix == ".csv" else target.with_suffix(".csv")
+        if target != journal and target.exists() and not journal.exists():
+            raise BadInputError(f"{target} is there and no {journal.name} beside it: name another file")
         run_on = _helpers(jobs, ray)
         asked = [
             Study.of(
@@ -94,10 +103,13 @@ def evaluate(
         results = _measure(_measurable(asked, console), journal, device, seed, console, run_on)
         if target != journal:
             records.export(results, target)
-        _report(results, journal, console)
+            console.print(f"written: {target}", markup=False)
+        failed = _report(results, journal, console)
     except DiffusionCodecError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
+    if failed:
+        raise typer.Exit(1)
 
 
 def _helpers(jobs: int, ray: str | None) -> Runner | None:
@@ -123,6 +135,7 @@ def _measure(
     loaded = {codec.name: codec for codec in rate_codecs.get(list(names), device)}
     bar = Progress(TextColumn("measuring"), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
     with records.only_writer(target), bar:
+        _check_same_pictures(images, target)
         dropped = study.drop_outdated(target, list(loaded.values())) if target.is_file() else 0
         if dropped:
             console.print(f"dropped {dropped} numbers that other versions of these codecs made")
@@ -138,12 +151,22 @@ def _measure(
         )
 
 
-def _report(results: Results, target: Path, console: Console) -> None:
+def _check_same_pictures(images: ImageDataset, target: Path) -> None:
+    """Raise BadInputError where a result is of other pictures: one table shows one data set."""
+    there = records.read(target).runs.values() if target.is_file() else ()
+    for run in there:
+        if run.dataset_sha256 != images.sha256:
+            raise BadInputError(f"{target} holds {run.dataset}: name another file for {images.name}")
+
+
+def _report(results: Results, target: Path, console: Console) -> bool:
+    """Print the means and the last failures; whether there were any."""
     print(summarise(results).to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     failed = [record for record in results.records if record.error]
     for record in failed[-10:]:
         console.print(f"{record.codec} {record.image} {record.target_bpp}: {record.error}", markup=False)
     console.print(f"written: {target} and {records.runs_path(target).name}", markup=False)
+    return bool(failed)
 
 
 if __name__ == "__main__":

@@ -215,6 +215,8 @@ def training_table(path: Path, config: str, rates: Sequence[float] = (0.1, 0.05)
             "runs": len(runs),
             "bits per pixel": f"{runs.lowest_bpp.mean():.3f} to {runs.highest_bpp.mean():.3f}",
         }
+        if table.noise_declared.notna().all():
+            row["noise declared"] = _with_range(runs.noise_declared, 2)
         for rate in rates:
             for name, digits in (("psnr", 2), ("lpips-alex", 3)):
                 row[f"{LABELS[name]} at {rate:g}"] = _with_range(runs[f"{name} at {rate:g}"], digits)

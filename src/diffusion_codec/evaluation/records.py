@@ -228,6 +228,8 @@ def _repair(path: Path) -> None:
     if not path.exists():
         return
     data = path.read_bytes()
+    if not runs_path(path).exists() or not data.startswith(_line(FIELDS).encode()):
+        raise RecordError(f"{path} is there and holds no results of this program: name another file")
     whole = data.rfind(b"\n") + 1
     if whole != len(data):
         os.truncate(path, whole)  # in place: writing it anew could itself be stopped

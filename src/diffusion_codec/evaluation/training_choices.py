@@ -26,6 +26,7 @@ from diffusion_codec.evaluation import choices
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
+from diffusion_codec.schedule import STABLE_DIFFUSION
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, squared_error, warm_start
 from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.export import export_codec
@@ -39,6 +40,8 @@ RATES = (0.05, 0.1, 0.15)
 """Bits per pixel that a file may take."""
 SPAN = (0.0, 50.0)
 """Qualities whose files' rates are told."""
+DECLARED_AT = 64.0
+"""lambda at which the noise level that P_phi declares is told."""
 SEEDS = 3
 SHIPPED = "independent"
 PERCEPTUAL_WEIGHT = 0.02
@@ -228,6 +231,19 @@ def compare(
     yield key | _measured(ships, seen)
 
 
+@torch.inference_mode()
+def noise_declared(codec: Codec, seen: choices.Seen, lambda_: float = DECLARED_AT) -> float:
+    """sigma_t of the t that P_phi answers with over the rounding error's deviation, step / sqrt(12): 1 is matched.
+
+    The mean over pictures; the step is the geometric mean over channels.
+    """
+    answers = [codec.p_phi(analysis.y, torch.tensor([lambda_])) for _, analysis in seen]
+    return fmean(
+        float(STABLE_DIFFUSION.sigma_at(t) * torch.exp2(alpha.log2().mean()) * 12**0.5)
+        for alpha, _, t in answers
+    )
+
+
 def _measured(codec: Codec, seen: choices.Seen) -> dict[str, float]:
     low, high = (
         fmean(
@@ -237,7 +253,8 @@ def _measured(codec: Codec, seen: choices.Seen) -> dict[str, float]:
         for quality in SPAN
     )
     measured = choices.measure(choices.Choice("training", "of this run"), codec, seen, RATES)
-    return {"lowest_bpp": low, "highest_bpp": high, **measured}
+    told = {"lowest_bpp": low, "highest_bpp": high, "noise_declared": noise_declared(codec, seen)}
+    return told | measured
 
 
 def main(

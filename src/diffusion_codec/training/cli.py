@@ -48,7 +48,7 @@ TeacherOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
 StopOption = Annotated[
-    int | None, typer.Option(help="Stop after this many steps in all; run again to continue.")
+    int | None, typer.Option(min=1, help="Stop after this many steps in all; run again to continue.")
 ]
 
 
@@ -164,9 +164,11 @@ def codec(
     septuplets: Annotated[
         str, typer.Option(help="Vimeo-90k by its name in the manifest.")
     ] = "vimeo90k-septuplet",
-    photos: PhotosOption = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of photographs to train on, instead of the septuplets alone.")
+    ] = None,
     frames: Annotated[
-        int, typer.Option(help="With --photos: frames of each training septuplet to add to them.")
+        int, typer.Option(min=0, help="With --photos: frames of each training septuplet to add to them.")
     ] = 3,
     start_from: Annotated[
         Path | None, typer.Option(help="File of codec weights of the same shape to start from.")
@@ -177,10 +179,13 @@ def codec(
     """P_phi and the entropy model; all that the paper trains."""
     settings, device = parallel.own(read_config("codec", config, CodecConfig), device)
     frozen_backbone = Backbone.from_pretrained(backbone, device)
-    data = Septuplets.named(septuplets, "train")
-    crops: Crops = SeptupletCropsWithLatents(data, frozen_backbone, settings.crop)
-    if photos is not None:
-        pixels = [*_photos(photos, settings.photos_limit), *spread_frames(data, frames)]
+    crops: Crops
+    if photos is None:
+        data = Septuplets.named(septuplets, "train")
+        crops = SeptupletCropsWithLatents(data, frozen_backbone, settings.crop)
+    else:
+        added = spread_frames(Septuplets.named(septuplets, "train"), frames) if frames else []
+        pixels = [*_photos(photos, settings.photos_limit), *added]
         crops = LatentCrops(
             pixels,
             _latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device),

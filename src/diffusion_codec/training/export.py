@@ -4,10 +4,11 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DDIMScheduler
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,8 +18,9 @@ from diffusion_codec.schedule import STABLE_DIFFUSION
 from diffusion_codec.training.autoencoder import AutoencoderConfig, build_autoencoder
 from diffusion_codec.training.codec import CodecConfig, CodecModel
 from diffusion_codec.training.denoiser import DenoiserConfig, build_denoiser
-from diffusion_codec.training.loop import open_checkpoint
+from diffusion_codec.training.loop import LoopConfig, open_checkpoint
 
+Config = TypeVar("Config", bound=LoopConfig)
 LATENT_SPACE = "stable-diffusion-1"
 DISCRIMINATOR = ".discriminator."
 """Part of a checkpoint's names that only training needs."""
@@ -46,19 +48,23 @@ def averaged_weights(runs: Sequence[Path], model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _config(run: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((run / "config.json").read_text())
-    return value
+def _config(run: Path, model: type[Config]) -> Config:
+    """The configuration of a run. Raises BadInputError for a folder that is no run of this recipe."""
+    try:
+        return model.model_validate_json((run / "config.json").read_text())
+    except (OSError, ValidationError) as error:
+        recipe = model.__name__.removesuffix("Config").lower()
+        raise BadInputError(f"{run} is no run of the {recipe} recipe") from error
 
 
 def load_autoencoder(runs: Sequence[Path]) -> Any:
     """The autoencoder of one run, or of two that trained a half each; float32."""
-    return averaged_weights(runs, build_autoencoder(AutoencoderConfig.model_validate(_config(runs[-1]))))
+    return averaged_weights(runs, build_autoencoder(_config(runs[-1], AutoencoderConfig)))
 
 
 def load_denoiser(run: Path) -> Any:
     """The denoiser of a run, float32."""
-    return averaged_weights([run], build_denoiser(DenoiserConfig.model_validate(_config(run))))
+    return averaged_weights([run], build_denoiser(_config(run, DenoiserConfig)))
 
 
 def export_backbone(autoencoder: Sequence[Path], denoiser: Path, folder: Path, name: str = "mini") -> None:
@@ -72,7 +78,7 @@ def export_backbone(autoencoder: Sequence[Path], denoiser: Path, folder: Path, n
     kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "block_out_channels"}
     config.write_text(json.dumps(kept, indent=1))
     load_denoiser(denoiser).half().save_pretrained(folder / "unet")
-    prediction = DenoiserConfig.model_validate(_config(denoiser)).prediction
+    prediction = _config(denoiser, DenoiserConfig).prediction
     scheduler = DDIMScheduler(
         beta_start=STABLE_DIFFUSION.beta_start,
         beta_end=STABLE_DIFFUSION.beta_end,
@@ -100,12 +106,13 @@ def run_history(run: Path) -> dict[str, Any]:
         seconds += (int(row["step"]) - before) / float(row["steps_per_second"])
         before = int(row["step"])
     last = {k: float(v) for k, v in rows[-1].items() if v and k not in ("step", "steps_per_second")}
-    return {"config": _config(run), "steps": before, "hours": round(seconds / 3600, 2), "losses": last}
+    config = json.loads((run / "config.json").read_text())
+    return {"config": config, "steps": before, "hours": round(seconds / 3600, 2), "losses": last}
 
 
 def export_codec(run: Path, path: Path) -> None:
     """Write the codec's own weights."""
-    config = CodecConfig.model_validate(_config(run))
+    config = _config(run, CodecConfig)
     model = CodecModel(config)
     averaged_weights([run], model)
     codec_weights.save(

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from diffusion_codec.backbone.options import checked_device
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -92,8 +93,9 @@ def own(config: Config, device: str) -> tuple[Config, str]:
     """This process's batch sizes and device, of those asked for in all.
 
     Raises:
-        BadInputError: a batch size is no multiple of the number of processes.
+        BadInputError: a batch size is no multiple of the number of processes, or there is no such device.
     """
+    checked_device(device)
     count = _processes()
     if count == 1:
         return config, device

@@ -22,6 +22,8 @@ def load_photos(folder: Path, limit: int | None = None, minimum_side: int = 64) 
         BadInputError: one of them cannot be read.
         OverlapError: one of them is in an evaluation set.
     """
+    if not folder.is_dir():
+        raise MissingDataError(f"there is no folder {folder} of photographs")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)[:limit]
     photos, prints = [], []
     for path in paths:

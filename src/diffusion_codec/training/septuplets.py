@@ -52,7 +52,7 @@ class SeptupletCropsWithLatents:
 
 def spread_frames(septuplets: Septuplets, count: int) -> list[Tensor]:
     """``count`` frames of every sequence, evenly apart, uint8 (3, 256, 448) each."""
-    numbers = torch.linspace(1, FRAMES, count).round().int().tolist() if count else []
+    numbers = torch.linspace(1, FRAMES, count).round().int().tolist()
     return [
         torch.from_numpy(septuplets.frame(sequence, number)).permute(2, 0, 1).contiguous()
         for sequence in range(len(septuplets))
