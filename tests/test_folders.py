@@ -139,7 +139,8 @@ def test_one_line_for_each_that_failed_and_the_others_go_on(run: Run, album: Pat
     assert done.code == 1
     assert len(done.out.splitlines()) == 1
     errors = sorted(done.err.splitlines())
-    assert len(errors) == 3
+    assert len(errors) == 4
+    assert "left alone: notes.txt (1)" in errors[3]
     assert "b.JPG' is not a picture" in errors[0]
     assert "c.webp': " in errors[1]
     assert "c.dfc' exists already" in errors[1]

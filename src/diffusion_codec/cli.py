@@ -424,10 +424,10 @@ def _folder_tasks(source: str, target: str, suffixes: "Iterable[str]", new_suffi
             "(a new one with a dot in its name ends in /)"
         )
     todo = folders.tasks(source, target, suffixes, new_suffix)
+    os.makedirs(target, exist_ok=True)
     if others := folders.left_alone(source, todo):
         shown = ", ".join([*others[:5], *["..."] * (len(others) > 5)])
         _say(f"note: of other kinds, and left alone: {shown} ({len(others)})")
-    os.makedirs(target, exist_ok=True)
     return todo
 
 

@@ -1,7 +1,9 @@
 """Errors a user can act on: each message says what was given, what was expected and what to do."""
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -60,3 +62,13 @@ def reports_memory(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return guarded
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """What goes wrong inside for a reason that a user can act on is printed as one line; the exit code is 1."""
+    try:
+        yield
+    except (DiffusionCodecError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)

@@ -166,8 +166,8 @@ kodak[:4],cpu,base,as here,0,0.01,0.2,1.0,24.0,0.20
 kodak[:4],cpu,base,as here,1,0.02,0.2,1.5,24.2,0.24
 kodak[:4],cpu,lambda,even,0,0.02,0.3,1.0,24.3,0.22
 kodak[:4],cpu,lambda,even,1,0.02,0.3,1.0,24.5,0.23
-kodak[:4],cpu,crops,small,0,0.2,0.3,1.0,24.3,0.25
-kodak[:4],cpu,crops,small,1,0.2,0.3,1.0,,
+kodak[:4],cpu,pace,small,0,0.2,0.3,1.0,24.3,0.25
+kodak[:4],cpu,pace,small,1,0.2,0.3,1.0,,
 kodak[:4],trial,base,as here,0,0.01,0.2,,99.0,0.01
 """
 
@@ -279,6 +279,32 @@ def test_the_stored_trial_of_lambda_says_what_the_book_says() -> None:
     plane = "lambda itself as the plane"
     assert lowest[plane] < seeds["lowest_bpp"].min()
     assert highest[plane] > seeds["highest_bpp"].max()
+
+
+def test_the_stored_trial_of_training_says_what_the_book_says() -> None:
+    runs = stored_runs("trial")
+    kinds = {name: rows for name, rows in runs.groupby("variant")}
+    base, ships = kinds["as here"], kinds["independent as it ships"]
+    near = ("mean absolute error", "noise instead of rounding", "no gradient through the U-Net")
+    for name in near:
+        assert beyond.training_better(runs, name, 0.1) == "better in both measures"
+        assert kinds[name].noise_declared.max() < 1.25 < base.noise_declared.min()
+        assert len(kinds[name]) == len(base) == 2
+    declared = runs.groupby("variant").noise_declared.mean()
+    assert declared.idxmax() == "three DDIM steps"
+    lpips = kinds["squared error and LPIPS"].set_index("seed")
+    better = lpips["lpips-alex at 0.1"] < base["lpips-alex at 0.1"].min()
+    assert sorted(better) == [False, True]
+    assert 0.9 < ships.noise_declared.item() < 1.1
+    assert runs[["noise_declared", "lpips-alex at 0.1"]].corr("spearman").iloc[0, 1] > 0.9
+
+
+def test_the_stored_transformer_says_what_the_book_says() -> None:
+    table = pd.read_csv(repository_root() / "data/results/entropy_models_transformer.csv")
+    saved = 1 - table["transformer_bpp"] / table["lattice_bpp"]
+    assert saved.iloc[:2].min() > 0.1
+    assert saved.iloc[-1] < 0.04
+    assert (saved > 0).all()
 
 
 def test_the_sets_of_weights_meet_where_the_book_says() -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -121,3 +123,12 @@ def test_a_sample_of_the_posterior_has_the_deviation_asked_for() -> None:
     assert float(moved.y.std()) == pytest.approx(0.2, rel=0.02)
     assert torch.equal(moved.y, choices.sampled(analysis, 0.2).y)
     assert not analysis.y.any()
+
+
+@pytest.mark.parametrize("wrong", [["--question", "colour"], ["--dataset", "absent"], ["--device", "abacus"]])
+def test_a_module_says_what_is_wrong_in_one_line(wrong: list[str]) -> None:
+    command = [sys.executable, "-m", "diffusion_codec.evaluation.choices", *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

@@ -17,6 +17,8 @@ from diffusion_codec.book.project import BookError, Parameters, Project, Request
 
 # A socket's full name may have about 100 bytes; a kernel's file name takes some 55 of them.
 SOCKET_FOLDER_LENGTH = 45
+START_TIMEOUT = 600
+"""Seconds that a kernel may take to start: a busy machine needs more than the usual minute."""
 ANSI_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -95,6 +97,7 @@ def _execute(project: Project, notebook: str, parameters: Parameters) -> None:
                 parameters=parameters,
                 kernel_name="python3",
                 progress_bar=sys.stderr.isatty(),
+                start_timeout=START_TIMEOUT,
                 config=_kernel_settings(),
             )
         except PapermillExecutionError as error:

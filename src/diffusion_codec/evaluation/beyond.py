@@ -32,7 +32,6 @@ TRAINING_QUESTIONS: Mapping[str, str] = {
     "distortion": "distortion in the loss",
     "before the decoder": "what the decoder is shown",
     "denoising": "denoising in training",
-    "crops": "crops",
     "pace": "learning rate",
     "as it ships": "the weights that ship",
 }

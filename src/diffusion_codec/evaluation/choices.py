@@ -21,7 +21,7 @@ from diffusion_codec.bitstream import Header
 from diffusion_codec.codec import DEFAULT_STEPS, Analysis, Codec, UnreachableSizeError
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.datasets import ImageDataset
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, in_one_line
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics.base import Pixels
 from diffusion_codec.parameter_estimation import Parameters
@@ -347,7 +347,7 @@ def main(
         typer.Option(help="Only choices of this question; once for each. Other rows of the table are kept."),
     ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
-    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
+    limit: Annotated[int | None, typer.Option(help="Only the first images.", min=1)] = 4,
     backbone: Annotated[
         str, typer.Option(help="Name or folder; prompts are tried where it reads text.")
     ] = "mini",
@@ -374,4 +374,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with in_one_line():
+        typer.run(main)

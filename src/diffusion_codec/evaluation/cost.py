@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_codec import fetch
 from diffusion_codec.backbone.random_model import SHAPES, TOKENS
+from diffusion_codec.errors import in_one_line
 from diffusion_codec.files import write_atomically
 
 PEAK, UTILISATION = 312e12, 0.35
@@ -119,4 +120,5 @@ def cost(
 
 
 if __name__ == "__main__":
-    app()
+    with in_one_line():
+        app()

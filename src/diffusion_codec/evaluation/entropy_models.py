@@ -20,6 +20,7 @@ from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.fixed_point import real_valued
 from diffusion_codec.entropy.model import CHANNELS, EntropyModel
+from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.learned import latents_of, quantised
 from diffusion_codec.evaluation.noise import entropy_bits
 
@@ -133,4 +134,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with in_one_line():
+        typer.run(main)

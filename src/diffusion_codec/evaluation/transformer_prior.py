@@ -26,6 +26,7 @@ from diffusion_codec.entropy.model import (
     gaussian_bits,
     power_of_two,
 )
+from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.entropy_models import LAMBDAS, in_real_numbers
 from diffusion_codec.evaluation.learned import latents_of, quantised
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops
@@ -188,4 +189,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with in_one_line():
+        typer.run(main)

@@ -69,3 +69,23 @@ def denoisers(table: pd.DataFrame, base: str = "epsilon") -> Figure:
         axes[1, column].set_xlabel("timestep t, matched to the step")
     axes[0, 0].legend()
     return figure
+
+
+def noise_declared(runs: pd.DataFrame, rate: float = 0.1) -> Figure:
+    """PSNR and LPIPS of files of at most ``rate`` over the noise level that training runs learned to declare.
+
+    Args:
+        runs: of one configuration in `training_choices.csv`; one mark a run, alike for those that differ in their seed.
+    """
+    figure, axes = canvas(columns=2, height=3.2, sharex=True)
+    for axis, measure, label in zip(
+        axes[0], ("psnr", "lpips-alex"), ("PSNR (dB)", "LPIPS (AlexNet)"), strict=True
+    ):
+        for i, (variant, rows) in enumerate(runs.groupby("variant", sort=False)):
+            colour, mark = COLOURS[ORDER[i % len(ORDER)]], MARKS[i % len(MARKS)]
+            axis.plot(rows.noise_declared, rows[f"{measure} at {rate:g}"], mark, color=colour, label=variant)
+        axis.axvline(1, color=COLOURS["grey"], lw=1.2)
+        axis.set_xlabel("noise declared, times the matched level")
+        axis.set_ylabel(label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
