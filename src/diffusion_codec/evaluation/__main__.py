@@ -74,21 +74,9 @@ def evaluate(
             studies, default = study.standard(dataset), study.stored_path(dataset)
         if codecs or bitrates:
             studies = studies[:1]
-        if out is None and not fetch.in_clone():
-            raise BadInputError(
-                "this is no clone of the project, which would keep the result: name a file with --out"
-            )
-        if out is None and not smoke and (codecs or bitrates or metric_names or limit):
-            raise BadInputError(
-                f"{default} keeps what the book shows: for a measurement of your own name a file with --out"
-            )
+        own = not smoke and bool(codecs or bitrates or metric_names or limit)
+        target, journal = _files(out, default, own)
         checked_device(device)
-        target = out or default
-        if target.suffix not in records.EXPORTS:
-            raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")
-        journal = target if target.suffix == ".csv" else target.with_suffix(".csv")
-        if target != journal and target.exists() and not journal.exists():
-            raise BadInputError(f"{target} is there and no {journal.name} beside it: name another file")
         run_on = _helpers(jobs, ray)
         asked = [
             Study.of(
@@ -110,6 +98,28 @@ def evaluate(
         raise typer.Exit(1) from error
     if failed:
         raise typer.Exit(1)
+
+
+def _files(out: Path | None, default: Path, own: bool) -> tuple[Path, Path]:
+    """The result and the table that grows meanwhile, the same for a .csv; ``own`` is no measurement of the book's.
+
+    Raises BadInputError where a name is missing, or belongs to something else.
+    """
+    if out is None and not fetch.in_clone():
+        raise BadInputError(
+            "this is no clone of the project, which would keep the result: name a file with --out"
+        )
+    if out is None and own:
+        raise BadInputError(
+            f"{default} keeps what the book shows: for a measurement of your own name a file with --out"
+        )
+    target = out or default
+    if target.suffix not in records.EXPORTS:
+        raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")
+    journal = target.with_suffix(".csv")
+    if target != journal and target.exists() and not journal.exists():
+        raise BadInputError(f"{target} is there and no {journal.name} beside it: name another file")
+    return target, journal
 
 
 def _helpers(jobs: int, ray: str | None) -> Runner | None:

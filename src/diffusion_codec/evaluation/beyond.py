@@ -25,17 +25,6 @@ QUESTIONS: Mapping[str, str] = {
     "variant": "all of it, trained",
 }
 """Questions of the table in the order of the figure, as people say them."""
-TRAINING_QUESTIONS: Mapping[str, str] = {
-    "base": "the base",
-    "lambda": "lambda",
-    "stages": "stages",
-    "distortion": "distortion in the loss",
-    "before the decoder": "what the decoder is shown",
-    "denoising": "denoising in training",
-    "pace": "learning rate",
-    "as it ships": "the weights that ship",
-}
-"""Questions of `training_choices.csv`, as people say them."""
 
 
 def choices(path: Path) -> pd.DataFrame:
@@ -202,25 +191,24 @@ def training_better(table: pd.DataFrame, variant: str, rate: float) -> Sentence:
 
 def training_table(path: Path, config: str, rates: Sequence[float] = (0.1, 0.05)) -> pd.DataFrame:
     """Runs of one configuration in `training_choices.csv`, for readers: means over seeds, half their range, and what
-    that says against the base. A dash where a run of the variant has no file so small.
+    that says against the base at the first rate. Where all runs have it, the noise they declare stands in place of the
+    span of their rates. A dash where a run of the variant has no file so small.
     """
     table = pd.read_csv(path)
     table = table[table.config == config]
     rows = []
-    for (question, variant), runs in table.groupby(["question", "variant"], sort=False):
-        row = {
-            "question": TRAINING_QUESTIONS[question],
-            "what differs": variant,
-            "runs": len(runs),
-            "bits per pixel": f"{runs.lowest_bpp.mean():.3f} to {runs.highest_bpp.mean():.3f}",
-        }
+    for variant, runs in table.groupby("variant", sort=False):
+        row = {"what differs": variant, "runs": len(runs)}
         if table.noise_declared.notna().all():
             row["noise declared"] = _with_range(runs.noise_declared, 2)
+        else:
+            row["bits per pixel"] = f"{runs.lowest_bpp.mean():.3f} to {runs.highest_bpp.mean():.3f}"
         for rate in rates:
             for name, digits in (("psnr", 2), ("lpips-alex", 3)):
                 row[f"{LABELS[name]} at {rate:g}"] = _with_range(runs[f"{name} at {rate:g}"], digits)
-            said = "" if variant == BASE else training_better(table, variant, rate)
-            row[f"against the base at {rate:g}"] = said
+            if rate == rates[0]:
+                said = "" if variant == BASE else training_better(table, variant, rate)
+                row[f"against the base at {rate:g}"] = said
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -35,7 +35,7 @@ MAY_CHANGE = ("steps", "log_every", "checkpoint_every")
 class LoopConfig(BaseModel):
     """What every recipe needs to know; unknown keys are errors.
 
-    ``precision``: ``auto`` is bfloat16 where that is fast (a CPU that has to emulate it takes ten times as long),
+    ``precision``: ``auto`` is bfloat16 where that is fast (not on a CPU that has to emulate it),
     float32 elsewhere.
     ``optimizer``: SOAP is AdamW in the eigenbasis of Shampoo's preconditioner (Vyas et al., 2024). It learns a
     teacher's features in fewer steps: data/results/training/optimizers.csv.
