@@ -3,8 +3,8 @@
     {result}`codec_choices.csv | lpips-alex at 0.1 | choice=paper-2025 | .3f`
 
 is the cell of data/results/codec_choices.csv in the named column of the one row that fulfils the conditions (several
-with commas between). A file, column or row that is not there is a warning, which stops the build. Negative numbers,
-here and in tables, get a true minus sign.
+with commas between; a value may have some, too). A file, column or row that is not there is a warning, which stops the
+build. Negative numbers, here and in tables, get a true minus sign.
 """
 
 import csv
@@ -18,6 +18,8 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxRole
 
 FOLDER = Path("data") / "results"
+NEXT = re.compile(r",\s*(?=[^,=]+=)")
+"""Between two conditions; a comma within a value is none."""
 NEGATIVE = re.compile(r"(?<![\w.\-])-(?=\.?\d)")
 
 
@@ -32,9 +34,7 @@ def found(root: Path, text: str) -> str:
         raise ValueError(f"there is no data/results/{file}")
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    wanted = [
-        tuple(condition.strip().split("=", 1)) for condition in conditions.split(",") if condition.strip()
-    ]
+    wanted = [tuple(condition.split("=", 1)) for condition in NEXT.split(conditions) if condition]
     columns = set(rows[0]) if rows else set()
     absent = sorted({column, *(pair[0] for pair in wanted)} - columns)
     if absent or any(len(pair) != 2 for pair in wanted):

@@ -159,13 +159,16 @@ def results() -> ModuleType:
 def table(tmp_path: Path) -> Path:
     folder = tmp_path / "data" / "results"
     folder.mkdir(parents=True)
-    (folder / "few.csv").write_text("name,steps,value\na,1,0.123456\na,2,7\nb,1,-1\n", encoding="utf-8")
+    (folder / "few.csv").write_text(
+        'name,steps,value\na,1,0.123456\na,2,7\nb,1,-1\n"c, d",1,5\n', encoding="utf-8"
+    )
     return tmp_path
 
 
 def test_a_number_of_a_table_is_found_by_its_row(results: ModuleType, table: Path) -> None:
     assert results.found(table, "few.csv | value | name=a, steps=1 | .3f") == "0.123"
     assert results.found(table, "few.csv | value | name=b | +.1f") == "\N{MINUS SIGN}1.0"
+    assert results.found(table, "few.csv | value | name=c, d, steps=1 | .0f") == "5"
 
 
 @pytest.mark.parametrize(

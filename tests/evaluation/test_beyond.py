@@ -1,5 +1,6 @@
 """Sentences and tables of *Beyond the paper*, from small tables."""
 
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -161,35 +162,65 @@ def test_the_stored_entropy_models_say_what_the_book_says() -> None:
     assert "lattice-from-noise" not in " ".join(beyond.entropy_table(path).columns)
 
 
-TRAINING = """dataset,config,question,variant,seed,lowest_bpp,highest_bpp,noise_declared,psnr at 0.1,lpips-alex at 0.1
-kodak[:4],cpu,base,as here,0,0.01,0.2,1.0,24.0,0.20
-kodak[:4],cpu,base,as here,1,0.02,0.2,1.5,24.2,0.24
-kodak[:4],cpu,lambda,even,0,0.02,0.3,1.0,24.3,0.22
-kodak[:4],cpu,lambda,even,1,0.02,0.3,1.0,24.5,0.23
-kodak[:4],cpu,pace,small,0,0.2,0.3,1.0,24.3,0.25
-kodak[:4],cpu,pace,small,1,0.2,0.3,1.0,,
-kodak[:4],trial,base,as here,0,0.01,0.2,,99.0,0.01
+COLUMNS = "dataset,config,question,variant,seed,lowest_bpp,highest_bpp,psnr at 0.1,lpips-alex at 0.1,declared at 0.1"
+TRAINING = f"""{COLUMNS},"psnr at 0.1, t matched","lpips-alex at 0.1, t matched"
+kodak[:4],trial,base,as here,0,0.01,0.2,24.0,0.20,1.0,25.0,0.18
+kodak[:4],trial,base,as here,1,0.02,0.2,24.2,0.24,1.5,25.0,0.20
+kodak[:4],trial,lambda,even,0,0.02,0.3,24.3,0.22,1.0,24.3,0.22
+kodak[:4],trial,lambda,even,1,0.02,0.3,24.5,0.23,1.0,24.5,0.23
+kodak[:4],trial,pace,small,0,0.2,0.3,24.3,0.25,1.0,24.3,0.25
+kodak[:4],trial,pace,small,1,0.2,0.3,,,1.0,,
+kodak[:4],cpu,base,as here,0,0.01,0.2,99.0,0.01,,,
+kodak[:4],cpu,base,as here,1,0.01,0.2,98.0,0.03,,,
 """
 
 
 def test_runs_of_a_variant_are_told_by_mean_and_range(tmp_path: Path) -> None:
     path = tmp_path / "training.csv"
     path.write_text(TRAINING)
-    table = beyond.training_table(path, "cpu", [0.1])
+    table = beyond.training_table(path, "trial", [0.1])
     assert list(table["what differs"]) == ["as here", "even", "small"]
     base, even, small = (row.tolist() for _, row in table.iterrows())
-    assert base == [
-        "as here",
-        2,
-        "1.25 ± 0.25",
-        "24.10 ± 0.10",
-        "0.220 ± 0.020",
-        "",
-    ]
-    assert even[-3:] == ["24.40 ± 0.10", "0.225 ± 0.005", "better in PSNR, alike in LPIPS"]
-    assert small[-3:] == ["–", "–", "no file that small"]
-    (alone,) = beyond.training_table(path, "trial", [0.1])["bits per pixel"]
-    assert alone == "0.010 to 0.200"
+    assert base == ["as here", "1.25 ± 0.25", "24.10 ± 0.10", "0.220 ± 0.020", "", "0.190 ± 0.010"]
+    assert even[2:5] == ["24.40 ± 0.10", "0.225 ± 0.005", "better in PSNR, alike in LPIPS"]
+    assert small[2:5] == ["–", "–", "no file that small"]
+    alone = beyond.training_table(path, "cpu", [0.1])
+    assert alone["bits per pixel"].tolist() == ["0.010 to 0.200"]
+    assert list(alone.columns)[-1] == "against the base at 0.1"
+    assert beyond.chance_of_training(path, 0.1) == pytest.approx({"psnr": 1.0, "lpips-alex": 0.02})
+
+
+def test_what_a_description_brings_is_told_picture_by_picture(tmp_path: Path) -> None:
+    path = tmp_path / "described.csv"
+    rows = ["dataset,image,t,denoiser,told,guidance,latent_mse,psnr,lpips-alex"]
+    for image, gain in (("a", 1.0), ("b", 3.0)):
+        for t in (100, 400):
+            rows.append(f"k,{image},{t},trained on without,nothing,1.0,0.10,20.0,0.5")
+            rows.append(f"k,{image},{t},trained on with,its description,2.0,0.09,{20 + gain},0.4")
+    path.write_text("\n".join(rows) + "\n")
+    (row,) = beyond.described_table(path).to_dict("records")
+    assert row["told"] == "its description, guidance 2"
+    assert row["dB PSNR"] == "+2.00 (+1.00 to +3.00)"
+    assert row["latent's squared error (%)"].startswith("\u221210.0 (")
+    assert row["LPIPS (AlexNet)"] == "\u22120.100 (\u22120.100 to \u22120.100)"
+
+
+def test_the_stored_descriptions_say_what_the_book_says() -> None:
+    changes = beyond.described(repository_root() / "data/results/denoisers_described.csv")
+    assert changes.image.nunique() == 8
+    ways = changes.groupby(["denoiser", "told", "guidance"]).mean(numeric_only=True)
+    own, anothers, strong = (
+        ways.loc[("trained on with", *way)]
+        for way in (("its description", 1.0), ("another's description", 1.0), ("its description", 4.0))
+    )
+    nothing = ways.loc[("trained on with", "nothing", 1.0)]
+    assert abs(own["psnr"] - anothers["psnr"]) < 0.02
+    assert abs(own["lpips-alex"] - anothers["lpips-alex"]) < 0.002
+    for told in (own, anothers):
+        assert 0 < told["latent_mse"] - nothing["latent_mse"] < 1.5
+        assert -0.01 < told["lpips-alex"] - nothing["lpips-alex"] < 0
+    assert strong["latent_mse"] > 3 * own["latent_mse"]
+    assert strong["lpips-alex"] < own["lpips-alex"]
 
 
 def test_what_the_transformer_saves_is_a_share(tmp_path: Path) -> None:
@@ -244,6 +275,19 @@ def test_the_stored_choices_say_what_the_book_says() -> None:
         assert abs(low_lpips[spacing] - low_lpips[base]) < 0.01
     for noisy in ("3, half the noise drawn anew", "3, noise drawn anew (DDPM)"):
         assert beyond.better(table, noisy, base) == "worse in both measures"
+    less, match = (f"tied: {level}, one step" for level in ("0.8 of the matched level", "matched"))
+    assert lpips[less] < lpips[match]
+    assert low_lpips[less] < low_lpips[match]
+    assert lpips["a tenth nearer to zero, no denoising"] < lpips["no denoising"] - limits["lpips-alex"]
+    undenoised = {name: f"{name}, no denoising" for name in ("paper-2025", "paper-2024")} | {
+        base: "no denoising"
+    }
+    gains = pd.Series({name: lpips[without] - lpips[name] for name, without in undenoised.items()})
+    low_gains = pd.Series(
+        {name: low_lpips[without] - low_lpips[name] for name, without in undenoised.items()}
+    )
+    assert gains.max() - gains.min() < 0.01
+    assert low_gains["paper-2025"] > 2 * low_gains.drop("paper-2025").max()
     assert psnr["alpha in whole octaves"] < psnr["alpha in 4 steps an octave"] < psnr[base]
     for values, best, worst in (
         (psnr, max, min),
@@ -253,6 +297,22 @@ def test_the_stored_choices_say_what_the_book_says() -> None:
     ):
         kinds = values[["paper-2025", base, "paper-2024"]]
         assert (best(kinds), worst(kinds)) == (kinds.iloc[0], kinds.iloc[2])
+
+
+def test_of_the_sets_of_weights_only_what_the_book_says_is_beyond_another_seed_of_training() -> None:
+    folder = repository_root() / "data/results"
+    raw = pd.read_csv(folder / "codec_choices.csv").set_index("choice")
+
+    def farther_apart(measure: str, rate: float) -> set[str]:
+        limit = beyond.chance_of_training(folder / "training_choices.csv", rate)[measure]
+        values = raw[f"{measure} at {rate:g}"]
+        pairs = combinations(("paper-2025", "independent", "paper-2024"), 2)
+        return {f"{a}, {b}" for a, b in pairs if abs(values[a] - values[b]) > limit}
+
+    assert farther_apart("lpips-alex", 0.1) == set()
+    assert farther_apart("psnr", 0.1) == {"paper-2025, paper-2024", "independent, paper-2024"}
+    for measure in ("psnr", "lpips-alex"):
+        assert {"paper-2025, independent", "paper-2025, paper-2024"} <= farther_apart(measure, 0.05)
 
 
 def stored_runs(config: str) -> pd.DataFrame:
@@ -284,18 +344,39 @@ def test_the_stored_trial_of_training_says_what_the_book_says() -> None:
     runs = stored_runs("trial")
     kinds = {name: rows for name, rows in runs.groupby("variant")}
     base, ships = kinds["as here"], kinds["independent as it ships"]
+    declared, lpips = "declared at 0.1", "lpips-alex at 0.1"
     near = ("mean absolute error", "noise instead of rounding", "no gradient through the U-Net")
     for name in near:
         assert beyond.training_better(runs, name, 0.1) == "better in both measures"
-        assert kinds[name].noise_declared.max() < 1.25 < base.noise_declared.min()
+        assert kinds[name][declared].max() < 1.35 < base[declared].min()
         assert len(kinds[name]) == len(base) == 2
-    declared = runs.groupby("variant").noise_declared.mean()
-    assert declared.idxmax() == "three DDIM steps"
-    lpips = kinds["squared error and LPIPS"].set_index("seed")
-    better = lpips["lpips-alex at 0.1"] < base["lpips-alex at 0.1"].min()
-    assert sorted(better) == [False, True]
-    assert 0.9 < ships.noise_declared.item() < 1.1
-    assert runs[["noise_declared", "lpips-alex at 0.1"]].corr("spearman").iloc[0, 1] > 0.9
+    both = kinds["squared error and LPIPS"].set_index("seed")
+    assert sorted(both[lpips] < base[lpips].min()) == [False, True]
+    assert 0.9 < ships[declared].item() < 1.1
+    free = runs[runs.question != "public lambda"]
+    matched = free[f"{lpips}, t matched"]
+    assert matched.max() - matched.min() < 0.02
+    assert base[lpips].min() > 1.5 * matched.max()
+
+
+def test_the_stored_trial_of_construction_says_what_the_book_says() -> None:
+    runs = stored_runs("trial").set_index("variant")
+    base, tied, universal = (
+        runs.loc[name]
+        for name in ("as here", "t tied to one step for all channels", "tied, universal quantisation")
+    )
+    ships = (
+        pd.read_csv(repository_root() / "data/results/codec_choices.csv")
+        .set_index("choice")
+        .loc["paper-2025"]
+    )
+    lpips, low_lpips, low_psnr = "lpips-alex at 0.1", "lpips-alex at 0.05", "psnr at 0.05"
+    assert (tied[lpips] - base[f"{lpips}, t matched"].mean()).abs().max() < 0.01
+    assert (universal[lpips].mean() - tied[lpips].mean()) == pytest.approx(0, abs=0.01)
+    assert universal[low_lpips].max() < 0.8 * tied[low_lpips].min() < 0.8 * base[low_lpips].min()
+    assert universal[low_psnr].min() > tied[low_psnr].max() + 3
+    assert (universal[low_psnr] - ships[low_psnr]).abs().max() < 0.2
+    assert (universal[low_lpips] - ships[low_lpips]).abs().max() < 0.02
 
 
 def test_the_stored_transformer_says_what_the_book_says() -> None:

@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from diffusion_codec import bitstream
 from diffusion_codec.evaluation import claims, evidence, seal
 from diffusion_codec.evaluation.claims import Bound, ClaimsError, Evidence
+from tests.tiny import tiny_codec
 
 TOML = """
 [C2]
@@ -178,6 +181,37 @@ def test_rates_over_lambda():
     said = evidence.rates_over_lambda(table, "d")
     assert said.value == 0.75
     assert "3.00 times" in said.protocol
+
+
+@pytest.mark.parametrize(("steps", "share"), [(3, 0.5), (200, 0.0)])
+def test_few_steps_and_a_short_way_are_asked_at_each_rate(tmp_path, monkeypatch, steps, share):
+    tried = [
+        SimpleNamespace(
+            metric="lpips-alex", codec="dfc-mini@1", target_bpp=rate, steps=count, image="a", value=value
+        )
+        for rate in claims.STEPS_BITRATES
+        for count, value in ((1, 0.3), (steps, 0.2))
+    ]
+    (tmp_path / "kodak_rd.csv").write_text("")
+    monkeypatch.setattr(claims.records, "read", lambda path: tried)
+    monkeypatch.setattr(claims, "current", lambda results: results)
+    assert claims.fewest_steps(tmp_path) is None
+    (tmp_path / "claims").mkdir()
+    way = "image,target_bpp,bpp,timestep\na,0.05,0.05,180\na,0.1,0.1,60\nb,0.05,0.05,90\nb,0.1,0.1,40\n"
+    (tmp_path / "claims" / "C1.csv").write_text(way)
+    said = claims.fewest_steps(tmp_path)
+    assert said.value == share
+    assert "135 at 0.05, 50 at 0.1" in said.protocol
+
+
+def test_the_way_is_that_of_real_files(tmp_path):
+    codec = tiny_codec(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    table = evidence.way_travelled(codec, {"noise": pixels}, [8.0, 4.0])
+    assert table.columns.tolist() == ["image", "target_bpp", "bpp", "timestep"]
+    assert (table.bpp <= table.target_bpp).all()
+    file = codec.compress_to_size(pixels, int(8.0 * 64 * 64 / 8))
+    assert table.timestep[0] == bitstream.read(file.data).header.timestep
 
 
 def test_noise_like_fine_steps_only():

@@ -80,6 +80,27 @@ def test_a_gain_in_a_metric_where_more_is_better():
     assert "No rate" in findings.denoising_verdict(gain, "lpips-alex")
 
 
+def test_harm_beyond_chance_is_not_passed_over():
+    gain = pd.DataFrame(
+        {
+            "metric": "lpips-alex",
+            "bpp": [0.1, 0.3],
+            "low": [-0.02, 0.001],
+            "high": [-0.01, 0.002],
+            "better": [True, False],
+        }
+    )
+    said = findings.denoising_verdict(gain)
+    assert said.endswith("not at 0.300 bits per pixel, at 1 of which it does harm beyond chance.")
+
+
+def test_the_way_is_told_by_its_mean(tmp_path):
+    path = tmp_path / "C1.csv"
+    assert "make evidence" in findings.way_sentence(path)
+    path.write_text("image,target_bpp,bpp,timestep\na,0.05,0.05,180\nb,0.05,0.05,90\na,0.1,0.1,60\n")
+    assert "begin, on average, at t = 135 at 0.05 and 60 at 0.1 bits" in findings.way_sentence(path)
+
+
 def test_where_a_codec_leads():
     some = summarise(results(dfc=(0.1, 0.3), dfc_at_0=(0.01, 0.01), avif=(0.2, 0.2)))
     some = pd.concat([some, some[some["codec"] == "dfc@0"].assign(codec="dfc:other")])

@@ -11,7 +11,8 @@ import torch
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation import codecs, helpers, records
 from diffusion_codec.evaluation import sweep as sweep_module
-from diffusion_codec.evaluation.sweep import measure_task, sweep
+from diffusion_codec.evaluation.sweep import measure_task
+from tests.evaluation.sweeps import sweep
 from tests.evaluation.test_sweep import photos  # noqa: F401  the fixture
 
 NAMES = ("jpeg", "webp", "ceiling-mini")

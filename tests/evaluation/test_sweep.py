@@ -13,7 +13,8 @@ from diffusion_codec import baselines, datasets, fetch, metrics
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation import codecs, records
 from diffusion_codec.evaluation.__main__ import app
-from diffusion_codec.evaluation.sweep import Grid, sweep, sweep_grids
+from diffusion_codec.evaluation.sweep import Grid, sweep_grids
+from tests.evaluation.sweeps import sweep
 from tests.tiny import tiny_codec
 
 
@@ -144,11 +145,12 @@ def test_a_limited_sweep_is_a_part_of_the_whole(photos, tmp_path):
         sweep([codec], photos, [0.8], ["psnr"], out, limit=0)
 
 
-def test_a_sweep_that_measures_nothing_leaves_the_result_as_it_was(photos, tmp_path):
+def test_a_sweep_that_measures_nothing_leaves_the_result_as_it_was(photos, tmp_path, monkeypatch):
     out = tmp_path / "r.csv"
     sweep([Counting()], photos, [0.8], ["psnr"], out)
     before = out.read_bytes(), records.runs_path(out).read_bytes()
-    sweep([Counting()], photos, [0.8], ["psnr"], out, seed=5)
+    monkeypatch.setattr(records, "commit", lambda: "of another day")
+    sweep([Counting()], photos, [0.8], ["psnr"], out)
     assert (out.read_bytes(), records.runs_path(out).read_bytes()) == before
 
 
@@ -175,10 +177,10 @@ def test_our_codec_its_ledger_and_its_ceiling(photos, tmp_path):
 
 def test_a_result_says_everything(photos, tmp_path):
     out = tmp_path / "r.csv"
-    results = sweep([Counting()], photos, [0.8], ["psnr"], out, seed=7)
+    results = sweep([Counting()], photos, [0.8], ["psnr"], out)
     run = records.read(out).run(results.records[0])
     assert run.dataset_sha256 == photos.sha256
-    assert run.seed == 7
+    assert run.device == "cpu"
     assert run.versions["pillow"]
     assert "8-bit sRGB" in run.protocols["psnr"]
     assert len(run.commit.rstrip("+")) in (40, len("unknown"))
@@ -190,7 +192,7 @@ def test_damaged_results_are_refused(photos, tmp_path):
     sweep([Counting()], photos, [0.8], ["psnr"], out)
     runs = records.runs_path(out)
     original = runs.read_text()
-    runs.write_text(original.replace('"seed": 0', '"seed": 1'))
+    runs.write_text(original.replace('"device": "cpu"', '"device": "gpu"'))
     with pytest.raises(records.RecordError, match=r"edited|not described"):
         records.read(out)
     runs.unlink()
@@ -204,7 +206,7 @@ def test_damaged_results_are_refused(photos, tmp_path):
 
 def test_values_survive_the_file(tmp_path):
     run = records.Run(
-        **records.environment("cpu", 0),
+        **records.environment("cpu"),
         dataset="d",
         dataset_sha256="0",
         dataset_origin="folder",
@@ -351,12 +353,12 @@ def test_unknown_codec_lists_the_known():
 def test_export_holds_everything_in_one_table(suffix, photos, tmp_path):
     import pandas as pd
 
-    results = sweep([Counting()], photos, [0.8], ["psnr"], tmp_path / "r.csv", seed=7)
+    results = sweep([Counting()], photos, [0.8], ["psnr"], tmp_path / "r.csv")
     target = tmp_path / f"out{suffix}"
     records.export(results, target)
     read = {".json": pd.read_json, ".parquet": pd.read_parquet, ".csv": pd.read_csv}[suffix](target)
     assert len(read) == 3
-    assert set(read["seed"]) == {7}
+    assert set(read["device"]) == {"cpu"}
     assert set(read["settings"]) == {"none"}
     assert read["value"].to_list() == pytest.approx([r.value for r in results.records])
     with pytest.raises(BadInputError, match="parquet"):

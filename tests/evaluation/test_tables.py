@@ -18,7 +18,7 @@ def run(**changed) -> records.Run:
         "codecs": {},
         "protocols": {"psnr": "p", "lpips-alex": "q"},
     }
-    return records.Run(**records.environment("cpu", 0), **(fields | changed))
+    return records.Run(**records.environment("cpu"), **(fields | changed))
 
 
 def rows(of: records.Run, codec: str, scale: float = 1.0, metric: str = "psnr", images: int = 6, rates=RATES):

@@ -20,12 +20,12 @@ from diffusion_codec.book.__main__ import main as book_main
 from diffusion_codec.book.project import Project
 from diffusion_codec.codec import Codec
 from diffusion_codec.evaluation import codecs, records
-from diffusion_codec.evaluation.sweep import sweep
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.loop import train
 from tests.book.conftest import project as project
 from tests.book.test_book_site import small_book as small_book
 from tests.book.test_book_site import write_landing
+from tests.evaluation.sweeps import sweep
 from tests.survival import LONG, Row, Tally, amount, duration, kill_at_random
 
 GROUP = "kill -9 at random moments"

@@ -24,10 +24,10 @@ from diffusion_codec import baselines, cli, datasets
 from diffusion_codec._download import DownloadError, download
 from diffusion_codec.codec import Codec
 from diffusion_codec.evaluation import codecs, records
-from diffusion_codec.evaluation.sweep import sweep
 from diffusion_codec.fetch import _sha256
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.loop import train
+from tests.evaluation.sweeps import sweep
 from tests.survival import Ended, Row, Tally, in_child
 
 FULL, READ_ONLY, CLOCK = "Full disk", "Read-only folder", "Clock that jumps"

@@ -117,3 +117,12 @@ def test_figures_show_every_row() -> None:
     needed = drawn.needed({"to show 60%": [(10, None), (20, 80), (40, 20)]})
     (line,) = needed.axes[0].get_lines()
     assert np.array_equal(line.get_xdata(), [20, 40])
+
+
+def test_rows_that_the_model_does_not_fit_are_counted() -> None:
+    table = findings.hific_multiples()
+    assert findings.fits_sentence(table).startswith(
+        "In 4 of 8 rows that lies outside both intervals: one number"
+    )
+    fitting = table.assign(expected=table["share"])
+    assert findings.fits_sentence(fitting) == "In 0 of 8 rows that lies outside both intervals."

@@ -160,7 +160,7 @@ def _measure_spread(
             rows.append({"image": subject.id, "target_bpp": rate} | told)
             show(len(rows), len(subjects) * len(rates))
     content = {
-        "run": environment("cpu", 0) | {"codec": own.version, "settings": own.settings},
+        "run": environment("cpu") | {"codec": own.version, "settings": own.settings},
         "protocol": f"middles of kodak, {PART[1]} x {PART[0]}; blocks of {uncertainty.BLOCK} x {uncertainty.BLOCK}; "
         f"{uncertainty.DRAWS} seeds; step counts {', '.join(map(str, uncertainty.STEP_COUNTS))}",
         "rows": rows,

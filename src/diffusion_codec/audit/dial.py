@@ -41,9 +41,9 @@ class DialledCodec:
         return Coded(compressed.data, decoded.pixels, encode, decode, FIDELITY_STEPS)
 
 
-def dialled(fidelities: Sequence[float], backbone: str = "mini") -> list[RateCodec]:
+def dialled(fidelities: Sequence[float]) -> list[RateCodec]:
     """This codec at several fidelities; they share one loaded model and the files it makes."""
-    (own,) = rate_codecs.get([f"dfc-{backbone}"])
+    (own,) = rate_codecs.get(["dfc-mini"])
     assert isinstance(own, DiffusionCodec)
     return [DialledCodec(own.shared, fidelity) for fidelity in fidelities]
 

@@ -38,7 +38,7 @@ def measure(
     """
     subjects = examiner.subjects[:limit]
     run = Run(
-        **environment("cpu", 0),
+        **environment("cpu"),
         dataset=examiner.name,
         dataset_sha256=sha256(examiner.subjects),
         dataset_origin=examiner.origin,

@@ -4,7 +4,7 @@ A file holds integers; every latent within half a step of them gives the same fi
 latents decode to alike is in the file. What differs from one to the next is not: the decoder chose it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +38,7 @@ class Spread:
     draws: int
 
 
-def spread(
-    codec: Codec, data: bytes, draws: int = DRAWS, progress: Callable[[int], None] | None = None
-) -> Spread:
+def spread(codec: Codec, data: bytes, draws: int = DRAWS) -> Spread:
     """Standard deviation over `draws` decodings (seeds 0, 1, ...), mean of the three colours.
 
     Raises:
@@ -48,7 +46,7 @@ def spread(
     """
     if draws < 2:
         raise BadInputError(f"a spread needs 2 draws or more, not {draws}")
-    return _spread(codec, data, [{"seed": seed} for seed in range(draws)], progress)
+    return _spread(codec, data, [{"seed": seed} for seed in range(draws)])
 
 
 def spread_of_steps(codec: Codec, data: bytes, steps: Sequence[int] = STEP_COUNTS) -> Spread:
@@ -56,21 +54,14 @@ def spread_of_steps(codec: Codec, data: bytes, steps: Sequence[int] = STEP_COUNT
     return _spread(codec, data, [{"steps": count} for count in steps])
 
 
-def _spread(
-    codec: Codec,
-    data: bytes,
-    ways: Sequence[dict[str, Any]],
-    progress: Callable[[int], None] | None = None,
-) -> Spread:
+def _spread(codec: Codec, data: bytes, ways: Sequence[dict[str, Any]]) -> Spread:
     decoded = codec.decompress(data).pixels
     # of differences to one picture: sums of squares of small numbers stay exact in float32
     total, squares = (np.zeros(decoded.shape, np.float32) for _ in range(2))
-    for number, way in enumerate(ways, 1):
+    for way in ways:
         difference = codec.decompress(data, **way).pixels.astype(np.float32) - decoded
         total += difference
         squares += difference**2
-        if progress is not None:
-            progress(number)
     variance = (squares - total**2 / len(ways)) / (len(ways) - 1)
     return Spread(decoded, np.sqrt(np.clip(variance, 0, None)).mean(-1), len(ways))
 

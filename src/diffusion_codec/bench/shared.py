@@ -58,7 +58,7 @@ def write_record(
     """
     from diffusion_codec.evaluation.records import environment
 
-    record = {"about": environment(device, seed=0) | about, field: [asdict(row) for row in rows]}
+    record = {"about": environment(device) | about, field: [asdict(row) for row in rows]}
     path = fetch.repository_root() / "data" / "results" / f"{name}.json"
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode(), force=True)
     return path.relative_to(fetch.repository_root())

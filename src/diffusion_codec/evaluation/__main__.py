@@ -51,9 +51,10 @@ def evaluate(
         str | None, typer.Option("--metrics", help="psnr, ms-ssim, lpips-alex, lpips-squeeze, ...")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="One small photograph, into build/smoke/")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="One photograph of the sample, into build/smoke/")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Recorded with the numbers")] = 0,
     jobs: Annotated[
         int, typer.Option(min=0, help="Processes that measure, each on one thread; 0: one for each core")
     ] = 1,
@@ -69,6 +70,8 @@ def evaluate(
     console = Console(stderr=True)
     try:
         if smoke:
+            if dataset not in study.MAIN:
+                raise BadInputError(f"--smoke measures a photograph of the sample, not of {dataset}")
             studies, default = study.smoke(), fetch.repository_root() / "build/smoke/sample_rd.csv"
         else:
             studies, default = study.standard(dataset), study.stored_path(dataset)
@@ -88,7 +91,7 @@ def evaluate(
             )
             for standard in studies
         ]
-        results = _measure(_measurable(asked, console), journal, device, seed, console, run_on)
+        results = _measure(_measurable(asked, console), journal, device, console, run_on)
         if target != journal:
             records.export(results, target)
             console.print(f"written: {target}", markup=False)
@@ -137,7 +140,7 @@ def _measurable(asked: Sequence[Study], console: Console) -> list[Study]:
 
 
 def _measure(
-    asked: Sequence[Study], target: Path, device: str, seed: int, console: Console, run_on: Runner | None
+    asked: Sequence[Study], target: Path, device: str, console: Console, run_on: Runner | None
 ) -> Results:
     images = datasets.load(asked[0].dataset)
     console.print(f"{images.name}: {len(images)} images ({images.origin}, sha256 {images.sha256[:16]})")
@@ -155,7 +158,6 @@ def _measure(
             images,
             target,
             device=device,
-            seed=seed,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
             run_on=run_on,
         )

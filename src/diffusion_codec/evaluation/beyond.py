@@ -55,8 +55,13 @@ def change(table: pd.DataFrame, choice: str) -> Sentence:
     return Sentence(f"{psnr} dB PSNR and {lpips} {LABELS['lpips-alex']}")
 
 
-def better(table: pd.DataFrame, choice: str, than: str) -> Sentence:
-    """Where a choice is better or worse than another, and where no further from it than chance goes."""
+def better(
+    table: pd.DataFrame, choice: str, than: str, limits: Mapping[str, float] | None = None
+) -> Sentence:
+    """Where a choice is better or worse than another, and where no further from it than chance goes.
+
+    ``limits`` by measure say how far that is; :func:`chance` where none are given.
+    """
     pair = [table[table.choice == name] for name in (choice, than)]
     if any(rows.empty or rows[list(COLUMNS)].isna().any(axis=None) for rows in pair):
         return Sentence("not compared: one of the two was not measured")
@@ -64,7 +69,8 @@ def better(table: pd.DataFrame, choice: str, than: str) -> Sentence:
     words = []
     for name, sign in COLUMNS.items():
         gain = sign * (new[name] - old[name])
-        words.append("alike" if abs(gain) <= chance(table, name) else "better" if gain > 0 else "worse")
+        limit = chance(table, name) if limits is None else limits[name]
+        words.append("alike" if abs(gain) <= limit else "better" if gain > 0 else "worse")
     return _in_both(words)
 
 
@@ -80,6 +86,12 @@ def chance(table: pd.DataFrame, measure: str) -> float:
     """What another seed of the dither alone changes: the range over the rows of `SEEDED`; 0 where there is one."""
     values = table.loc[table.choice.str.startswith(SEEDED), measure]
     return float(values.max() - values.min()) if len(values) > 1 else 0.0
+
+
+def chance_of_training(path: Path, rate: float) -> dict[str, float]:
+    """What another seed of the training changes, by measure: the range over the runs of :data:`BASE` on 256 pixels."""
+    table = pd.read_csv(path).query("config == 'cpu' and variant == @BASE")
+    return {name: float(table[f"{name} at {rate:g}"].agg(lambda v: v.max() - v.min())) for name in COLUMNS}
 
 
 def denoisers(path: Path) -> pd.DataFrame:
@@ -131,6 +143,43 @@ def dither_gain(table: pd.DataFrame, denoiser: str, t: int) -> float:
     """PSNR of dithered over rounded latents after one step of this denoiser, in dB."""
     rows = table[(table.denoiser == denoiser) & (table.t == t)].set_index("dither")
     return float(rows.psnr[True] - rows.psnr[False])
+
+
+def described(path: Path, than: str = "trained on without") -> pd.DataFrame:
+    """`denoisers_described.csv` as changes against one denoiser, means over timesteps, a row a picture and way to ask.
+
+    Columns: denoiser, told, guidance, image, latent_mse (per cent), psnr (dB), lpips-alex.
+    """
+    table = pd.read_csv(path).set_index(["image", "t"])
+    base = table[table.denoiser == than]
+    rows = []
+    for way, asked in table.groupby(["denoiser", "told", "guidance"], sort=False):
+        change = asked[list(COLUMNS)] - base[list(COLUMNS)]
+        change["latent_mse"] = 100 * (asked["latent_mse"] / base["latent_mse"] - 1)
+        means = change.groupby("image").mean().reset_index()
+        rows.append(means.assign(denoiser=way[0], told=way[1], guidance=way[2]))
+    return pd.concat(rows, ignore_index=True)
+
+
+def described_table(path: Path, than: str = "trained on without") -> pd.DataFrame:
+    """:func:`described` for readers: means over pictures, and in brackets the least and the greatest of a picture."""
+    rows = []
+    for (denoiser, told, guidance), asked in described(path, than).groupby(
+        ["denoiser", "told", "guidance"], sort=False
+    ):
+        if denoiser == than:
+            continue
+        said = told if guidance == 1 else f"{told}, guidance {guidance:g}"
+        row = {"denoiser": denoiser, "told": said}
+        for column, label, form in (
+            ("latent_mse", "latent's squared error (%)", "+.1f"),
+            ("psnr", "dB PSNR", "+.2f"),
+            ("lpips-alex", LABELS["lpips-alex"], "+.3f"),
+        ):
+            mean, low, high = (number(asked[column].agg(end), form) for end in ("mean", "min", "max"))
+            row[label] = f"{mean} ({low} to {high})"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def entropy_table(path: Path) -> pd.DataFrame:
@@ -191,24 +240,32 @@ def training_better(table: pd.DataFrame, variant: str, rate: float) -> Sentence:
 
 def training_table(path: Path, config: str, rates: Sequence[float] = (0.1, 0.05)) -> pd.DataFrame:
     """Runs of one configuration in `training_choices.csv`, for readers: means over seeds, half their range, and what
-    that says against the base at the first rate. Where all runs have it, the noise they declare stands in place of the
-    span of their rates. A dash where a run of the variant has no file so small.
+    that says against the base at the first rate. A dash where a run of the variant has no file so small.
+
+    Where all runs have it, the noise that files of the first rate declare stands in place of the span of rates and the
+    number of runs, and beside LPIPS what it is when the same weights' files declare the match.
     """
     table = pd.read_csv(path)
     table = table[table.config == config]
+    first = f"{rates[0]:g}"
+    told = f"declared at {first}" in table and table[f"declared at {first}"].notna().all()
     rows = []
     for variant, runs in table.groupby("variant", sort=False):
-        row = {"what differs": variant, "runs": len(runs)}
-        if table.noise_declared.notna().all():
-            row["noise declared"] = _with_range(runs.noise_declared, 2)
+        row = {"what differs": variant}
+        if told:
+            row["noise declared"] = _with_range(runs[f"declared at {first}"], 2)
         else:
+            row["runs"] = len(runs)
             row["bits per pixel"] = f"{runs.lowest_bpp.mean():.3f} to {runs.highest_bpp.mean():.3f}"
         for rate in rates:
             for name, digits in (("psnr", 2), ("lpips-alex", 3)):
                 row[f"{LABELS[name]} at {rate:g}"] = _with_range(runs[f"{name} at {rate:g}"], digits)
             if rate == rates[0]:
                 said = "" if variant == BASE else training_better(table, variant, rate)
-                row[f"against the base at {rate:g}"] = said
+                row[f"against the base at {first}"] = said
+                if told:
+                    matched = runs[f"lpips-alex at {first}, t matched"]
+                    row[f"{LABELS['lpips-alex']} at {first}, t matched"] = _with_range(matched, 3)
         rows.append(row)
     return pd.DataFrame(rows)
 

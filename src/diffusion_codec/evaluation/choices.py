@@ -15,7 +15,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from diffusion_codec import codec_weights, datasets, metrics, quantization
+from diffusion_codec import bitstream, codec_weights, datasets, metrics, quantization
 from diffusion_codec.backbone import Backbone, prompt, sources
 from diffusion_codec.bitstream import Header
 from diffusion_codec.codec import DEFAULT_STEPS, Analysis, Codec, UnreachableSizeError
@@ -25,6 +25,7 @@ from diffusion_codec.errors import BadInputError, in_one_line
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics.base import Pixels
 from diffusion_codec.parameter_estimation import Parameters
+from diffusion_codec.schedule import STABLE_DIFFUSION
 
 Change = Callable[[Parameters], Parameters]
 MEASURES = ("psnr", "lpips-alex")
@@ -198,8 +199,11 @@ CHOICES = (
     Choice("t", "tied: 1.2 of the matched level", change=scaled_timestep(1.2)),
     Choice("t", "tied: 0.8 of the matched level", change=scaled_timestep(0.8)),
     Choice("t", "tied: 0.6 of the matched level", change=scaled_timestep(0.6)),
+    Choice("t", "tied: matched, one step", change=scaled_timestep(1.0), steps=1),
+    Choice("t", "tied: 0.8 of the matched level, one step", change=scaled_timestep(0.8), steps=1),
     Choice("quantisation", "dither, coder unaware", dither_seed=0),
     Choice("quantisation", "decoded a tenth nearer to zero", towards_zero=0.1),
+    Choice("quantisation", "a tenth nearer to zero, no denoising", towards_zero=0.1, steps=0),
     Choice("steps", "no denoising", steps=0),
     Choice("steps", "1", steps=1),
     Choice("steps", "2", steps=2),
@@ -219,6 +223,8 @@ CHOICES = (
     Choice("variant", "paper-2025", weights="paper-2025"),
     Choice("variant", "paper-2025, dither of seed 1", weights="paper-2025", dither_seed=1),
     Choice("variant", "paper-2025, dither of seed 2", weights="paper-2025", dither_seed=2),
+    Choice("variant", "paper-2024, no denoising", weights="paper-2024", steps=0),
+    Choice("variant", "paper-2025, no denoising", weights="paper-2025", steps=0),
 )
 
 
@@ -277,8 +283,19 @@ def analysed(codec: Codec, pictures: ImageDataset) -> Seen:
     return [(picture, codec.analyse(picture)) for picture in pixels]
 
 
+def noise_declared(data: bytes) -> float:
+    """sigma_t of the t in a file over the rounding error's deviation, step / sqrt(12): 1 is matched.
+
+    The step is the geometric mean over channels.
+    """
+    header = bitstream.read(data).header
+    alpha = quantization.alpha_from_index(torch.tensor(header.alpha))
+    sigma = STABLE_DIFFUSION.sigma_at(torch.tensor(float(header.timestep)))
+    return float(sigma * torch.exp2(alpha.log2().mean()) * 12**0.5)
+
+
 def measure(choice: Choice, codec: Codec, pictures: Seen, rates: Sequence[float]) -> dict[str, float]:
-    """Means over pictures of real bits per pixel and the measures, for files of at most each rate.
+    """Means over pictures of real bits per pixel, the noise declared and the measures, for files of at most each rate.
 
     NaN where a picture cannot be had that small.
     """
@@ -296,9 +313,9 @@ def measure(choice: Choice, codec: Codec, pictures: Seen, rates: Sequence[float]
                 continue
             decoded = codec.decompress(data, choice.steps).pixels
             row |= {f"{name} at {rate:g}": metrics.get(name)(pixels, decoded) for name in MEASURES}
-            row[f"bpp at {rate:g}"] = 8 * len(data) / area
+            row |= {f"bpp at {rate:g}": 8 * len(data) / area, f"declared at {rate:g}": noise_declared(data)}
         rows.append(row)
-    columns = [f"{name} at {rate:g}" for name in (*MEASURES, "bpp") for rate in rates]
+    columns = [f"{name} at {rate:g}" for name in (*MEASURES, "bpp", "declared") for rate in rates]
     return dict(pd.DataFrame(rows, columns=columns).mean(skipna=False))
 
 

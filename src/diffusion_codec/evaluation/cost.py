@@ -6,17 +6,16 @@ matrix products. Hours follow from them and from an assumed speed, which is said
 
 import csv
 import io
-from collections.abc import Callable
 from typing import Annotated
 
 import torch
 import typer
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_codec import fetch
 from diffusion_codec.backbone.random_model import SHAPES, TOKENS
 from diffusion_codec.errors import in_one_line
+from diffusion_codec.evaluation import complexity
 from diffusion_codec.files import write_atomically
 
 PEAK, UTILISATION = 312e12, 0.35
@@ -42,16 +41,10 @@ def operations(shape: str, width: int, height: int) -> dict[str, int]:
         prompt = torch.empty(1, TOKENS, int(chosen.unet["cross_attention_dim"]))
         t = torch.empty(1)
     return {
-        "E": _counted(lambda: vae.encode(picture)),
-        "one denoising step": _counted(lambda: unet(latent, t, prompt)),
-        "D": _counted(lambda: vae.decode(latent)),
+        "E": complexity.operations(lambda: vae.encode(picture)),
+        "one denoising step": complexity.operations(lambda: unet(latent, t, prompt)),
+        "D": complexity.operations(lambda: vae.decode(latent)),
     }
-
-
-def _counted(run: Callable[[], object]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
 
 
 def stage_rows(shape: str) -> list[dict[str, object]]:

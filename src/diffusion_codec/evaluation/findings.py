@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -170,7 +171,21 @@ def denoising_verdict(gain: pd.DataFrame, metric: str = "lpips-alex") -> str:
     if worse.empty:
         return f"At all {len(rows)} ({_rates(rows)} bits per pixel), {certain}."
     kept = len(rows) - len(worse)
-    return f"At {kept} of {len(rows)}, {certain}; not at {_rates(worse)} bits per pixel."
+    surely = len(worse[(worse["low"] > 0) | (worse["high"] < 0)])
+    harm = f", at {surely} of which it does harm beyond chance" if surely else ""
+    return f"At {kept} of {len(rows)}, {certain}; not at {_rates(worse)} bits per pixel{harm}."
+
+
+def way_sentence(path: Path) -> str:
+    """At which timesteps files begin, from the table `make evidence` writes, as one sentence."""
+    if not path.is_file():
+        return "That is not stored; `make evidence` measures it."
+    table = pd.read_csv(path)
+    begins = listed(
+        [f"{t:.0f} at {rate:g}" for rate, t in table.groupby("target_bpp")["timestep"].mean().items()]
+    )
+    count = table["image"].nunique()
+    return f"files of {count} photographs of Kodak begin, on average, at t = {begins} bits per pixel."
 
 
 def comparison_sentence(

@@ -59,7 +59,7 @@ class CodecInfo(_Closed):
 class Run(_Closed):
     """What all rows of one run share. `id` is a hash of the content, so equal runs are one run.
 
-    `date` is the day it began, in UTC; runs before 2026-11-26 have none.
+    `date` is the day it began, in UTC; runs before 2026-11-26 have none. `seed` is 0: no codec or metric draws.
     """
 
     date: str | None = None
@@ -68,7 +68,7 @@ class Run(_Closed):
     machine: str
     device: str
     threads: int
-    seed: int
+    seed: int = 0
     versions: dict[str, str]
     dataset: str
     dataset_sha256: str
@@ -309,7 +309,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment(device: str, seed: int) -> dict[str, Any]:
+def environment(device: str) -> dict[str, Any]:
     """The fields of a Run that describe code and machine."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -318,6 +318,5 @@ def environment(device: str, seed: int) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "device": device,
         "threads": torch.get_num_threads(),
-        "seed": seed,
         "versions": versions(),
     }

@@ -47,9 +47,11 @@ def provenance(folder: Path, name: str) -> str:
     about = record["about"]
     precision = f", precision {about['precision']}" if "precision" in about else ""
     day = f" on {about['date']}" if "date" in about else ""
+    size = f" of {about['width']} × {about['height']} pixels" if "width" in about else ""
     return (
         f"Measured{day} by `{COMMANDS[name]}` on {about['machine']}, {about['threads']} threads, torch "
-        f"{about['versions']['torch']}{precision}, photograph `{about['photograph']}`, at commit {about['commit'][:8]}."
+        f"{about['versions']['torch']}{precision}, photograph `{about['photograph']}`{size}, at commit "
+        f"{about['commit'][:8]}."
     )
 
 

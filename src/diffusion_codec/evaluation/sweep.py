@@ -69,35 +69,12 @@ class Grid:
         return [(c.name, rate) for c in self.codecs for rate in (self.rates if c.has_rate else (None,))]
 
 
-def sweep(
-    codecs: Sequence[RateCodec],
-    dataset: ImageDataset,
-    rates: Sequence[float],
-    metric_names: Sequence[str],
-    out: Path,
-    *,
-    device: str = "cpu",
-    seed: int = 0,
-    limit: int | None = None,
-    progress: Progress | None = None,
-    run_on: "Runner | None" = None,
-) -> Results:
-    """Measure every codec on every image at every rate (bits per pixel) and append the numbers to `out`.
-
-    `limit` measures only the first images; their numbers count when the rest follows. The rest is said at
-    `sweep_grids`, of which this is the case of one grid.
-    """
-    grid = Grid(codecs, rates, [metrics.get(name) for name in metric_names], limit)
-    return sweep_grids([grid], dataset, out, device=device, seed=seed, progress=progress, run_on=run_on)
-
-
 def sweep_grids(
     grids: Sequence[Grid],
     dataset: ImageDataset,
     out: Path,
     *,
     device: str = "cpu",
-    seed: int = 0,
     progress: Progress | None = None,
     run_on: "Runner | None" = None,
 ) -> Results:
@@ -110,7 +87,7 @@ def sweep_grids(
     """
     wanted = Wanted(dataset, grids)
     run = Run(
-        **environment(device, seed) | ({} if run_on is None else {"threads": 1}),
+        **environment(device) | ({} if run_on is None else {"threads": 1}),
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         dataset_origin=dataset.origin,

@@ -6,8 +6,8 @@ several seeds, are compared by real files of equal size.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -27,7 +27,6 @@ from diffusion_codec.evaluation import choices
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
-from diffusion_codec.schedule import STABLE_DIFFUSION
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, squared_error, warm_start
 from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.export import export_codec
@@ -37,12 +36,12 @@ from diffusion_codec.training.photos import LatentCrops
 
 PUBLIC_LAMBDAS = (1.0, 5.0, 10.0, 20.0)
 """Those of the public attempt at the paper."""
-RATES = (0.05, 0.1, 0.15)
+RATES = (0.05, 0.1)
 """Bits per pixel that a file may take."""
 SPAN = (0.0, 50.0)
 """Qualities whose files' rates are told."""
-DECLARED_AT = 64.0
-"""lambda at which the noise level that P_phi declares is told."""
+MATCHED = choices.Choice("training", "t matched after the run", change=choices.scaled_timestep(1.0))
+MATCHED_RATE = 0.1
 SEEDS = 3
 SHIPPED = "independent"
 PERCEPTUAL_WEIGHT = 0.02
@@ -57,6 +56,14 @@ class PlaneOfLambda(ParameterEstimation):
     def told(self, lambda_: Tensor) -> Tensor:
         """lambda over the largest lambda."""
         return lambda_ / 2 ** LOG2_LAMBDA_RANGE[1]
+
+
+class PlaneOfTwentieths(ParameterEstimation):
+    """Told lambda itself, 1 at the largest of the public attempt's."""
+
+    def told(self, lambda_: Tensor) -> Tensor:
+        """lambda / 20."""
+        return lambda_ / PUBLIC_LAMBDAS[-1]
 
 
 class OneStartingStep(ParameterEstimation):
@@ -141,7 +148,7 @@ class NotThroughDenoiser(CodecRecipe):
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from how the weights that ship were trained."""
+    """What differs from how the weights `independent` were trained; ``form`` sets fields of the configuration."""
 
     question: str
     name: str
@@ -149,10 +156,12 @@ class Variant:
     recipe: type[CodecRecipe] = CodecRecipe
     from_start: bool = True
     pace: float = 1.0
+    form: Mapping[str, bool] = field(default_factory=dict)
 
     def config(self, base: CodecConfig, seed: int) -> CodecConfig:
         """The configuration of one run."""
-        return base.model_copy(update={"seed": seed, "learning_rate": self.pace * base.learning_rate})
+        pace = self.pace * base.learning_rate
+        return base.model_copy(update={"seed": seed, "learning_rate": pace, **self.form})
 
     def folder(self, seed: int) -> str:
         """Name of a run's folder."""
@@ -165,11 +174,16 @@ VARIANTS = (
     Variant("lambda", "one starting step for all lambda", estimation=OneStartingStep),
     Variant("lambda", "drawn evenly in lambda", recipe=DrawnEvenly),
     Variant("lambda", "drawn from 1, 5, 10, 20", recipe=DrawnFromFour),
+    Variant(
+        "public lambda", "lambda / 20, of 1, 5, 10, 20", estimation=PlaneOfTwentieths, recipe=DrawnFromFour
+    ),
     Variant("lambda", "gradient of L instead of log L", recipe=NotWeighed),
     Variant("stages", "no first stage", from_start=False),
     Variant("distortion", "mean absolute error", recipe=AbsoluteError),
     Variant("distortion", "squared error and LPIPS", recipe=WithPerception),
     Variant("before the decoder", "noise instead of rounding", recipe=NoiseShown),
+    Variant("construction", "t tied to one step for all channels", form={"tied": True}),
+    Variant("construction", "tied, universal quantisation", form={"tied": True, "dithered": True}),
     Variant("denoising", "three DDIM steps", recipe=ThreeSteps),
     Variant("denoising", "no gradient through the U-Net", recipe=NotThroughDenoiser),
     Variant("pace", "a third of the learning rate", pace=1 / 3),
@@ -228,19 +242,6 @@ def compare(
     yield key | _measured(ships, seen)
 
 
-@torch.inference_mode()
-def noise_declared(codec: Codec, seen: choices.Seen, lambda_: float = DECLARED_AT) -> float:
-    """sigma_t of the t that P_phi answers with over the rounding error's deviation, step / sqrt(12): 1 is matched.
-
-    The mean over pictures; the step is the geometric mean over channels.
-    """
-    answers = [codec.p_phi(analysis.y, torch.tensor([lambda_])) for _, analysis in seen]
-    return fmean(
-        float(STABLE_DIFFUSION.sigma_at(t) * torch.exp2(alpha.log2().mean()) * 12**0.5)
-        for alpha, _, t in answers
-    )
-
-
 def _measured(codec: Codec, seen: choices.Seen) -> dict[str, float]:
     low, high = (
         fmean(
@@ -250,8 +251,14 @@ def _measured(codec: Codec, seen: choices.Seen) -> dict[str, float]:
         for quality in SPAN
     )
     measured = choices.measure(choices.Choice("training", "of this run"), codec, seen, RATES)
-    told = {"lowest_bpp": low, "highest_bpp": high, "noise_declared": noise_declared(codec, seen)}
-    return told | measured
+    tied = choices.prepared(MATCHED, codec.backbone, codec.weights, ())
+    matched = choices.measure(MATCHED, tied, seen, (MATCHED_RATE,))
+    afterwards = {f"{name} at {MATCHED_RATE:g}" for name in choices.MEASURES}
+    return (
+        {"lowest_bpp": low, "highest_bpp": high}
+        | measured
+        | {f"{name}, t matched": value for name, value in matched.items() if name in afterwards}
+    )
 
 
 def main(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -72,19 +73,23 @@ def denoisers(table: pd.DataFrame, base: str = "epsilon") -> Figure:
 
 
 def noise_declared(runs: pd.DataFrame, rate: float = 0.1) -> Figure:
-    """PSNR and LPIPS of files of at most ``rate`` over the noise level that training runs learned to declare.
+    """PSNR and LPIPS of files of at most ``rate`` over the noise level they declare; a line to the same run, t matched.
 
     Args:
         runs: of one configuration in `training_choices.csv`; one mark a run, alike for those that differ in their seed.
     """
-    figure, axes = canvas(columns=2, height=3.2, sharex=True)
+    figure, axes = canvas(columns=2, height=3.6, sharex=True)
     for axis, measure, label in zip(
         axes[0], ("psnr", "lpips-alex"), ("PSNR (dB)", "LPIPS (AlexNet)"), strict=True
     ):
         for i, (variant, rows) in enumerate(runs.groupby("variant", sort=False)):
-            colour, mark = COLOURS[ORDER[i % len(ORDER)]], MARKS[i % len(MARKS)]
-            axis.plot(rows.noise_declared, rows[f"{measure} at {rate:g}"], mark, color=colour, label=variant)
-        axis.axvline(1, color=COLOURS["grey"], lw=1.2)
+            colour, mark = COLOURS[ORDER[i % len(ORDER)]], (MARKS + "<*>h")[i]
+            declared, values = rows[f"declared at {rate:g}"], rows[f"{measure} at {rate:g}"]
+            matched = rows[f"{measure} at {rate:g}, t matched"]
+            axis.plot([declared, np.ones(len(rows))], [values, matched], ":", color=colour, lw=1)
+            axis.plot(declared, values, mark, color=colour, label=variant)
+            axis.plot(np.ones(len(rows)), matched, mark, color=colour, markerfacecolor="none")
+        axis.axvline(1, color=COLOURS["grey"], lw=1.2, zorder=0)
         axis.set_xlabel("noise declared, times the matched level")
         axis.set_ylabel(label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

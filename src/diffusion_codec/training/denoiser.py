@@ -68,7 +68,7 @@ class DenoiserRecipe:
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the prediction; see :class:`diffusion_codec.training.loop.Recipe`."""
         config = self.config
-        _, y_0 = self.crops.draw(config.batch_size, generator)
+        y_0, prompt = self.prompted(self.crops.draw(config.batch_size, generator)[1], generator)
         count = len(y_0)
         focused = torch.rand(count, generator=generator) < config.focus_probability
         uniform = torch.rand(count, generator=generator)
@@ -78,10 +78,13 @@ class DenoiserRecipe:
         noise = self._noise(y_0, spread / signal, generator)
         y_t = signal * y_0 + spread * noise
         target = noise if config.prediction == "epsilon" else signal * noise - spread * y_0
-        prompt = torch.zeros(count, 1, 1, device=self.device)
         y_t = y_t.to(self.device, memory_format=torch.channels_last)
-        predicted = self.model(y_t, t.to(self.device), prompt, return_dict=False)[0]
+        predicted = self.model(y_t, t.to(self.device), prompt.to(self.device), return_dict=False)[0]
         return {"loss": F.mse_loss(predicted.float(), target.to(self.device))}
+
+    def prompted(self, drawn: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents (N, 4, h, w) and the embedding of the prompt, (N, tokens, width), of crops that were drawn: empty."""
+        return drawn, torch.zeros(len(drawn), 1, 1)
 
     def _noise(self, y_0: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
         if self.config.noise == "rounding":

@@ -138,6 +138,22 @@ def hific_sentence(multiples: pd.DataFrame, codec: str = "HiFiC-mi") -> Sentence
     return Sentence(f"{codec} was preferred " + "; ".join(parts) + ".")
 
 
+def fits_sentence(multiples: pd.DataFrame) -> Sentence:
+    """In how many rows what Bradley-Terry expects lies outside both intervals of the direct choices."""
+    expected = multiples["expected"]
+    outside = [
+        (expected < multiples[f"low_{over}"]) | (expected > multiples[f"high_{over}"])
+        for over in ("raters", "images")
+    ]
+    missed = int((outside[0] & outside[1]).sum())
+    said = f"In {missed} of {len(multiples)} rows that lies outside both intervals"
+    if missed:
+        return Sentence(
+            f"{said}: one number a setting does not describe these choices well; direct ones count."
+        )
+    return Sentence(f"{said}.")
+
+
 def surer(low: float) -> str:
     """Whether an interval of a preference lies above one half."""
     return "excludes" if low > 0.5 else "does not exclude"
