@@ -84,7 +84,8 @@ def _in_both(words: Sequence[str]) -> Sentence:
 
 def chance(table: pd.DataFrame, measure: str) -> float:
     """What another seed of the dither alone changes: the range over the rows of `SEEDED`; 0 where there is one."""
-    values = table.loc[table.choice.str.startswith(SEEDED), measure]
+    seeds = (table.choice == SEEDED) | table.choice.str.startswith(f"{SEEDED}, dither of seed")
+    values = table.loc[seeds, measure]
     return float(values.max() - values.min()) if len(values) > 1 else 0.0
 
 
