@@ -74,7 +74,9 @@ class DescribedDenoiser(UNet2DConditionModel):  # type: ignore[misc]
 def taught_to_read(denoiser: UNet2DConditionModel, numbers: int = NUMBERS) -> DescribedDenoiser:
     """A copy of ``denoiser`` that can be given a description, and makes nothing of it yet."""
     reads = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": numbers}
-    copy: DescribedDenoiser = DescribedDenoiser.from_config({**denoiser.config, **reads})
+    # diffusers would set what this key names back to its default
+    known = {key: value for key, value in denoiser.config.items() if key != "_use_default_values"}
+    copy: DescribedDenoiser = DescribedDenoiser.from_config(known | reads)
     copy.load_state_dict(denoiser.state_dict(), strict=False)
     last: Any = copy.class_embedding
     nn.init.zeros_(last.linear_2.weight)
