@@ -203,7 +203,7 @@ def measure(
             y_hat = quantised(y, quantization.matched_step(t), dither=True)
             for way in ways(reader, other, descriptions[item.id], anothers[item.id]):
                 y_0 = way.of(backbone).denoise(y_hat, t, DEFAULT_STEPS)
-                decoded = to_pixels(backbone.decode(y_0))
+                decoded = to_pixels(backbone.decode(y_0))[: pixels.shape[0], : pixels.shape[1]]
                 row = {"image": item.id, "t": timestep, "denoiser": way.denoiser, "told": way.told}
                 row |= {"guidance": way.guidance, "latent_mse": round(float((y_0 - y).square().mean()), 6)}
                 rows.append(row | {m: round(metrics.get(m)(pixels, decoded), 5) for m in MEASURES})
