@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 DESK: "ViewportSize" = {"width": 1280, "height": 900}
 PHONE: "ViewportSize" = {"width": 390, "height": 844}
 SHOWN: tuple[tuple[Literal["light", "dark"], "ViewportSize"], ...] = (("light", DESK), ("dark", PHONE))
-SETTLING = 500
-"""Milliseconds until the theme has followed a new size (it waits 300) and colours have changed."""
+SETTLING = 1200
+"""Milliseconds until the theme has followed a new size (it waits 300) and colours have changed, on a busy machine."""
 LOCAL = {"file", "data", "blob", "about"}
 IMPACTS = {"serious", "critical"}
 AXE_OPTIONS = {
