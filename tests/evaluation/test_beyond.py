@@ -190,6 +190,18 @@ def test_runs_of_a_variant_are_told_by_mean_and_range(tmp_path: Path) -> None:
     assert beyond.chance_of_training(path, 0.1) == pytest.approx({"psnr": 1.0, "lpips-alex": 0.02})
 
 
+def test_a_run_is_drawn_where_its_files_declare_and_where_they_match(tmp_path: Path) -> None:
+    path = tmp_path / "training.csv"
+    path.write_text(TRAINING)
+    runs = pd.read_csv(path).query("config == 'trial' and question != 'pace'")
+    psnr, lpips = figures.noise_declared(runs).axes
+    filled = [line for line in lpips.lines if line.get_label() in set(runs.variant)]
+    hollow = [line for line in lpips.lines if line.get_markerfacecolor() == "none"]
+    assert [list(line.get_xdata()) for line in filled] == [[1.0, 1.5], [1.0, 1.0]]
+    assert [list(line.get_ydata()) for line in hollow] == [[0.18, 0.20], [0.22, 0.23]]
+    assert psnr.get_xlabel() == lpips.get_xlabel()
+
+
 def test_what_a_description_brings_is_told_picture_by_picture(tmp_path: Path) -> None:
     path = tmp_path / "described.csv"
     rows = ["dataset,image,t,denoiser,told,guidance,latent_mse,psnr,lpips-alex"]

@@ -42,6 +42,7 @@ SPAN = (0.0, 50.0)
 """Qualities whose files' rates are told."""
 MATCHED = choices.Choice("training", "t matched after the run", change=choices.scaled_timestep(1.0))
 MATCHED_RATE = 0.1
+"""Bits per pixel at which every run is measured again, its files declaring the match."""
 SEEDS = 3
 SHIPPED = "independent"
 PERCEPTUAL_WEIGHT = 0.02
@@ -160,8 +161,8 @@ class Variant:
 
     def config(self, base: CodecConfig, seed: int) -> CodecConfig:
         """The configuration of one run."""
-        pace = self.pace * base.learning_rate
-        return base.model_copy(update={"seed": seed, "learning_rate": pace, **self.form})
+        learning_rate = self.pace * base.learning_rate
+        return base.model_copy(update={"seed": seed, "learning_rate": learning_rate, **self.form})
 
     def folder(self, seed: int) -> str:
         """Name of a run's folder."""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from diffusion_codec.figures.style import COLOURS, ORDER, canvas
 
-MARKS = "osD^vPX"
+MARKS = "osD^vPX<*>h"
 
 
 def choices(table: pd.DataFrame, questions: Mapping[str, str]) -> Figure:
@@ -83,7 +83,7 @@ def noise_declared(runs: pd.DataFrame, rate: float = 0.1) -> Figure:
         axes[0], ("psnr", "lpips-alex"), ("PSNR (dB)", "LPIPS (AlexNet)"), strict=True
     ):
         for i, (variant, rows) in enumerate(runs.groupby("variant", sort=False)):
-            colour, mark = COLOURS[ORDER[i % len(ORDER)]], (MARKS + "<*>h")[i]
+            colour, mark = COLOURS[ORDER[i % len(ORDER)]], MARKS[i % len(MARKS)]
             declared, values = rows[f"declared at {rate:g}"], rows[f"{measure} at {rate:g}"]
             matched = rows[f"{measure} at {rate:g}, t matched"]
             axis.plot([declared, np.ones(len(rows))], [values, matched], ":", color=colour, lw=1)
