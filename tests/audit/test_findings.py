@@ -3,6 +3,7 @@ import pytest
 
 from diffusion_codec.audit import findings
 from diffusion_codec.audit.findings import ORIGINAL, OWN, RIVALS
+from diffusion_codec.fetch import repository_root
 
 RATE = findings.CLAIM_RATE
 
@@ -112,6 +113,25 @@ def details(own: float, rival: float) -> dict[str, pd.DataFrame]:
     ]  # fmt: skip
     tables = {"faces": pd.DataFrame(faces), "patterns": pd.DataFrame(charts)}
     return {"text": texts} | {part: findings.prepared(part, table) for part, table in tables.items()}
+
+
+def test_of_the_legible_characters_some_are_wrong() -> None:
+    rows = text_rows({OWN: {0.1: 8, 0.2: 10}, "avif": {0.1: 10, 0.2: 6}, "jpeg": {0.1: 1}})
+    table = findings.wrong_among_legible(rows, [OWN, "avif"])
+    assert table[OWN].tolist() == pytest.approx([0.2, 0.0])
+    assert table["avif"].tolist() == pytest.approx([0.0, 0.4])
+    assert table[f"{OWN} count"].tolist() == [20, 0]
+    said = findings.legible_sentence(table)
+    assert "20.00 % (20) and 0.00 % (0) at 0.1" in said
+    assert said.endswith("at 0.2 bits per pixel")
+
+
+def test_the_verdict_of_the_evidence_does_not_hang_on_the_seed() -> None:
+    stored = repository_root() / "data/results"
+    rows = {part: findings.load(part, stored / f"audit_{part}.csv") for part in findings.WORST}
+    ends = [found.value for seed in range(4) if (found := findings.evidence(rows, seed)) is not None]
+    assert len(ends) == 4
+    assert max(ends) - min(ends) < 3e-4
 
 
 def test_the_evidence_is_the_mean_excess_over_avif() -> None:

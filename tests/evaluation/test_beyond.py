@@ -235,14 +235,59 @@ def test_the_stored_descriptions_say_what_the_book_says() -> None:
     assert strong["lpips-alex"] < own["lpips-alex"]
 
 
-def test_what_the_transformer_saves_is_a_share(tmp_path: Path) -> None:
-    path = tmp_path / "transformer.csv"
+def test_priors_stand_side_by_side_with_their_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
     path.write_text(
-        "dataset,lambda,transformer_bpp,lattice_bpp\nkodak[:4],64.0,0.09,0.1\nkodak[:4],128.0,0.11,0.1\n"
+        "dataset,prior,parameters,lambda,hyper_bpp,bpp\n"
+        "kodak[:4],lattice,200000,64.0,0.0,0.1\nkodak[:4],lattice,200000,2000.0,0.0,0.2\n"
+        "kodak[:4],hyperprior,213400,64.0,0.01,0.09\nkodak[:4],hyperprior,213400,2000.0,0.02,0.3\n"
     )
-    table = beyond.transformer_table(path)
-    assert table.iloc[0].tolist() == ["64", "0.1000", "0.0900", "10.0"]
-    assert table["fewer bits (%)"].tolist()[1] == "\u221210.0"
+    table = beyond.others_table(path)
+    assert list(table) == [
+        "lambda",
+        "lattice (200 thousand parameters)",
+        "hyperprior (213 thousand parameters)",
+    ]
+    assert table.to_numpy().tolist() == [
+        ["64", "0.1000", "0.0900 (0.0100)"],
+        ["2000", "0.2000", "0.3000 (0.0200)"],
+    ]
+
+
+def test_what_seeing_is_worth_is_told_in_per_cent(tmp_path: Path) -> None:
+    path = tmp_path / "seeing.csv"
+    path.write_text(
+        "dataset,lambda,p_phi,bpp,psnr,lpips-alex,loss,loss_ratio,loss_ratio_error\n"
+        "kodak,12.126,sees the picture,0.05,22.0,0.3,0.1,1.0,0.0\n"
+        "kodak,12.126,blind,0.06,21.0,0.4,0.2,1.0123,0.004\n"
+    )
+    told = beyond.seeing_table(path)
+    assert told["loss, % of that which sees"].tolist() == ["100", "101.2 \u00b1 0.4"]
+    assert told["lambda"].tolist() == ["12.1", "12.1"]
+
+
+def test_each_latent_is_read_by_each_decoder(tmp_path: Path) -> None:
+    path = tmp_path / "latent_space.csv"
+    path.write_text(
+        "dataset,latent,decoder,psnr,lpips-alex\n"
+        "kodak,mini,mini,25.0,0.1\nkodak,mini,TAESD,24.0,0.2\n"
+        "kodak,TAESD,mini,23.0,0.3\nkodak,TAESD,TAESD,22.0,0.4\n"
+    )
+    table = beyond.latent_space_table(path)
+    assert table["latent by"].tolist() == ["mini", "TAESD"]
+    assert table.loc[0].tolist() == ["mini", "25.00", "0.1000", "24.00", "0.2000"]
+    assert list(table)[3].endswith("decoded by TAESD")
+
+
+def test_realism_of_weights_stands_side_by_side() -> None:
+    stored = repository_root() / "data/results/kodak_realism.csv"
+    codecs = ["dfc-mini", "dfc-mini:paper-2024", "dfc-mini@0"]
+    table = beyond.realism_table(stored, codecs)
+    assert table["bits per pixel"].tolist() == ["0.05", "0.1", "0.2"]
+    kid = table.filter(like="KID").astype(float)
+    assert kid.shape == (3, 3)
+    assert (kid.loc[:1, "KID, dfc-mini"] < kid.loc[:1, "KID, dfc-mini:paper-2024"]).all()
+    assert (kid.loc[:1, "KID, dfc-mini"] < kid.loc[:1, "KID, dfc-mini@0"] / 2).all()
 
 
 def test_the_stored_choices_say_what_the_book_says() -> None:
@@ -365,10 +410,24 @@ def test_the_stored_trial_of_training_says_what_the_book_says() -> None:
     both = kinds["squared error and LPIPS"].set_index("seed")
     assert sorted(both[lpips] < base[lpips].min()) == [False, True]
     assert 0.9 < ships[declared].item() < 1.1
-    free = runs[runs.question != "public lambda"]
+    by_gradient, told_itself = kinds[beyond.UNDRAWN], kinds["lambda / 20, of 1, 5, 10, 20"]
+    assert by_gradient[declared].min() > 1.5 * base[declared].max()
+    assert by_gradient[f"{lpips}, t matched"].max() < 0.25
+    (outlier,) = told_itself.loc[told_itself[f"{lpips}, t matched"] > 0.25, "seed"]
+    assert outlier == 0
+    free = runs[
+        ~runs.variant.isin([beyond.UNDRAWN]) & ~runs.index.isin(told_itself.index[told_itself.seed == 0])
+    ]
     matched = free[f"{lpips}, t matched"]
     assert matched.max() - matched.min() < 0.02
     assert base[lpips].min() > 1.5 * matched.max()
+    four, one = kinds["drawn from 1, 5, 10, 20"], kinds["one lambda alone, 45"]
+    assert four[lpips].max() < base[lpips].min()
+    assert (one[f"{lpips}, t matched"].mean() - base[f"{lpips}, t matched"].mean()) == pytest.approx(
+        0, abs=0.01
+    )
+    psnr = "psnr at 0.1, t matched"
+    assert one[psnr].mean() - base[psnr].mean() < 0.3
 
 
 def test_the_stored_trial_of_construction_says_what_the_book_says() -> None:
@@ -391,12 +450,21 @@ def test_the_stored_trial_of_construction_says_what_the_book_says() -> None:
     assert (universal[low_lpips] - ships[low_lpips]).abs().max() < 0.02
 
 
-def test_the_stored_transformer_says_what_the_book_says() -> None:
-    table = pd.read_csv(repository_root() / "data/results/entropy_models_transformer.csv")
-    saved = 1 - table["transformer_bpp"] / table["lattice_bpp"]
-    assert saved.iloc[:2].min() > 0.1
-    assert saved.iloc[-1] < 0.04
-    assert (saved > 0).all()
+def test_the_stored_priors_say_what_the_book_says() -> None:
+    table = pd.read_csv(repository_root() / "data/results/entropy_models_other.csv")
+    bpp = table.pivot(index="lambda", columns="prior", values="bpp")
+    hyper = table.pivot(index="lambda", columns="prior", values="hyper_bpp")
+    size = table.groupby("prior")["parameters"].first()
+    assert size["lattice"] < size["transformer"] < size["wide lattice"]
+    saved = 1 - bpp.div(bpp["lattice"], axis=0)
+    assert (saved["transformer"] > 0).all()
+    assert saved["transformer"].iloc[0] > 0.1 > 0.04 > saved["transformer"].iloc[-1]
+    assert saved["wide lattice"].max() < 0.02
+    told, untold = "hyperprior, told", "hyperprior"
+    assert (hyper[told] < hyper[untold] / 2).all()
+    assert bpp[told].iloc[0] < 0.95 * bpp[untold].iloc[0]
+    for name in (told, untold):
+        assert saved[name].loc[5:].between(0.004, 0.022).all()
 
 
 def test_the_sets_of_weights_meet_where_the_book_says() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion_codec import bitstream, codec_weights, datasets, quantization
-from diffusion_codec.codec import Analysis, Codec
+from diffusion_codec.codec import Analysis, Codec, lambda_of
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation import choices
 from diffusion_codec.evaluation.choices import CHOICES, Choice, compare
@@ -78,11 +78,40 @@ def test_what_the_decoder_and_a_blind_p_phi_do_is_what_their_names_say(tmp_path:
     assert torch.allclose((middle - near) * alpha, 0.25 * z_hat.sign()[None].float(), atol=1e-4)
 
 
+def test_dithered_weights_can_be_made_to_round(tmp_path: Path) -> None:
+    weights = codec_weights.load(tiny_weights_file(tmp_path / "tiny.safetensors", dithered=True))
+    pixels = datasets.load("sample", 1)[0].pixels()[:64, :64]
+    dithered, rounded = (
+        choices.prepared(Choice("q", "a", rounded=rounded), tiny_backbone(), weights, [])
+        for rounded in (False, True)
+    )
+    files = [bitstream.read(codec.compress(pixels, 50).data) for codec in (dithered, rounded)]
+    assert [file.header.dither_seed for file in files] == [0, None]
+    y, lambda_ = rounded.analyse(pixels).y, torch.tensor([lambda_of(50)])
+    alpha, beta, _ = rounded.p_phi(y, lambda_)
+    index, offset = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
+    z = quantization.affine(y, quantization.alpha_from_index(index), quantization.beta_from_index(offset))
+    assert torch.equal(rounded.symbols(files[1]), z[0].round().long())
+
+
+@torch.inference_mode()
+def test_an_untrained_p_phi_knows_lambda_alone(tmp_path: Path) -> None:
+    weights = codec_weights.load(tiny_weights_file(tmp_path / "tiny.safetensors"))
+    codec = choices.prepared(Choice("q", "a", untrained=True), tiny_backbone(), weights, [])
+    y, lambda_ = torch.randn(2, 4, 8, 8), torch.tensor([16.0, 64.0])
+    alpha, beta, t = codec.p_phi(y, lambda_)
+    assert torch.allclose(alpha[1], 2 * alpha[0])
+    assert torch.equal(alpha[0], alpha[0, :1].expand(4))
+    assert not beta.any()
+    assert torch.allclose(t, quantization.matched_timestep(1 / alpha[:, 0]))
+
+
 def test_choices_are_measured_on_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = (
         Choice("base", "independent"),
         Choice("gamma", "one alpha for all channels", change=choices.shared_alpha),
         Choice("gamma", "blind", blind=True),
+        Choice("gamma", "untrained", untrained=True),
         Choice("variant", "paper-2099", weights="paper-2099"),
     )
     monkeypatch.setattr(choices, "MEASURES", ("psnr",))
@@ -93,7 +122,7 @@ def test_choices_are_measured_on_real_files(tmp_path: Path, monkeypatch: pytest.
     smallest = Codec(tiny_backbone(), weights["independent"]).compress(pixels, 0)
     rate = round(8 * len(smallest.data) / (pixels.shape[0] * pixels.shape[1]) * 1.5, 3)
     table = compare(tiny_backbone(), weights, pictures, [rate, rate / 100], named)
-    assert table["choice"].tolist() == ["independent", "one alpha for all channels", "blind"]
+    assert table["choice"].tolist() == ["independent", "one alpha for all channels", "blind", "untrained"]
     assert table[f"psnr at {rate:g}"].notna().all()
     assert (table[f"bpp at {rate:g}"] <= rate).all()
     assert table[f"psnr at {rate / 100:g}"].isna().all()

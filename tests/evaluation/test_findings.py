@@ -91,7 +91,7 @@ def test_harm_beyond_chance_is_not_passed_over():
         }
     )
     said = findings.denoising_verdict(gain)
-    assert said.endswith("not at 0.300 bits per pixel, at 1 of which it does harm beyond chance.")
+    assert said.endswith("not at 0.300 bits per pixel (beyond chance it does harm at 0.300).")
 
 
 def test_the_way_is_told_by_its_mean(tmp_path):

@@ -250,12 +250,16 @@ class EntropyModel(nn.Module):
             hyper_bits = self.hyperprior.bits((h + noise).clamp(-HYPER_RADIUS, HYPER_RADIUS))
             h_hat = h + (h.round() - h).detach()
             features = self.hyperprior.synthesise(h_hat, (z.shape[-2], z.shape[-1]))
+        return self.latent_bits(z, side, features), hyper_bits
+
+    def latent_bits(self, z: Tensor, side: SideInformation, features: Tensor | None) -> Tensor:
+        """Differentiable information content of the latent alone, (N,), where the hyperprior told ``features``."""
         total = torch.zeros(len(z), device=z.device)
         for index, mean, log_scale in self.each_pass(z, side, features):
             channel, mask = self.channel_and_mask(index, z.shape[-2], z.shape[-1])
             coded = (part[:, mask.to(z.device)] for part in (z[:, channel], mean, log_scale))
             total = total + gaussian_bits(*coded).sum(1)
-        return total, hyper_bits
+        return total
 
 
 def gaussian_bits(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ COLUMNS: Mapping[str, int] = {"psnr": 1, "lpips-alex": -1}
 """Measures of the tables, and 1 where more is better."""
 BASE = "as here"
 """The variant of the training that the others are compared with."""
+UNDRAWN = "gradient of L instead of log L"
+"""The variant that the figure of the noise declared leaves out: far beyond its axis."""
 SEEDED = "paper-2025"
 """The choice that was measured with several seeds of its dither."""
 QUESTIONS: Mapping[str, str] = {
@@ -279,17 +281,59 @@ def _with_range(values: pd.Series, digits: int) -> str:
     return f"{values.mean():.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
 
 
-def transformer_table(path: Path) -> pd.DataFrame:
-    """`entropy_models_transformer.csv` for readers: bits per pixel of both, and what the transformer saves."""
+def others_table(path: Path) -> pd.DataFrame:
+    """`entropy_models_other.csv` for readers: bits per pixel, one row a lambda, one column a prior with its parameters.
+
+    In brackets, of it, the hyper stream.
+    """
     table = pd.read_csv(path)
-    saved = 100 * (1 - table["transformer_bpp"] / table["lattice_bpp"])
+    spent = table["bpp"].map("{:.4f}".format)
+    hyper = table["hyper_bpp"].map(lambda bpp: f" ({bpp:.4f})" if bpp else "")
+    thousands = (table["parameters"] / 1000).map(" ({:.0f} thousand parameters)".format)
+    told = table.assign(spent=spent + hyper, prior=table["prior"] + thousands)
+    wide = told.pivot(index="lambda", columns="prior", values="spent")[list(dict.fromkeys(told["prior"]))]
+    return wide.rename(index=_lambda).rename_axis(columns=None).reset_index()
+
+
+def seeing_table(path: Path) -> pd.DataFrame:
+    """`seeing.csv` for readers: one row a lambda and P_phi."""
+    table = pd.read_csv(path)
+    ratio, error = (100 * table[name] for name in ("loss_ratio", "loss_ratio_error"))
     columns = {
         "lambda": table["lambda"].map(_lambda),
-        "lattice (bits per pixel)": table["lattice_bpp"].map("{:.4f}".format),
-        "transformer (bits per pixel)": table["transformer_bpp"].map("{:.4f}".format),
-        "fewer bits (%)": saved.map(lambda value: number(value, ".1f")),
+        "P_phi": table["p_phi"],
+        "bits per pixel": table["bpp"].map("{:.4f}".format),
+        LABELS["psnr"]: table["psnr"].map("{:.2f}".format),
+        LABELS["lpips-alex"]: table["lpips-alex"].map("{:.4f}".format),
+        "loss, % of that which sees": [
+            f"{r:.1f} \u00b1 {e:.1f}" if e else f"{r:.0f}" for r, e in zip(ratio, error, strict=True)
+        ],
     }
     return pd.DataFrame(columns)
+
+
+def latent_space_table(path: Path) -> pd.DataFrame:
+    """`latent_space.csv` for readers: one row a latent, each measure by each decoder."""
+    table = pd.read_csv(path)
+    shown = {"latent by": list(dict.fromkeys(table["latent"]))}
+    wide = table.pivot(index="latent", columns="decoder", values=list(COLUMNS)).loc[shown["latent by"]]
+    for decoder in dict.fromkeys(table["decoder"]):
+        for name, form in zip(COLUMNS, ("{:.2f}", "{:.4f}"), strict=True):
+            shown[f"{LABELS[name]}, decoded by {decoder}"] = wide[name, decoder].map(form.format).tolist()
+    return pd.DataFrame(shown)
+
+
+def realism_table(path: Path, codecs: Sequence[str]) -> pd.DataFrame:
+    """KID and FID of several codecs from a stored table of realism, one row a rate."""
+    table = pd.read_csv(path)
+    table = table[table["codec"].isin(codecs) & table["target_bpp"].notna()]
+    wide = table.pivot(index="target_bpp", columns=["metric", "codec"], values="value")
+    shown = {"bits per pixel": [f"{rate:g}" for rate in wide.index]}
+    for metric, form in (("kid-packaged", ".4f"), ("fid-packaged", ".1f")):
+        for codec in codecs:
+            name = metric.split("-")[0].upper()
+            shown[f"{name}, {codec}"] = [number(value, form) for value in wide[metric, codec]]
+    return pd.DataFrame(shown)
 
 
 def choices_table(table: pd.DataFrame) -> pd.DataFrame:

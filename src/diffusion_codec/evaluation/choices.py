@@ -24,7 +24,7 @@ from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError, in_one_line
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics.base import Pixels
-from diffusion_codec.parameter_estimation import Parameters
+from diffusion_codec.parameter_estimation import ParameterEstimation, Parameters
 from diffusion_codec.schedule import STABLE_DIFFUSION
 
 Change = Callable[[Parameters], Parameters]
@@ -61,6 +61,8 @@ class Choice:
     eta: float = 0.0
     towards_zero: float = 0.0
     blind: bool = False
+    untrained: bool = False
+    rounded: bool = False
     sampled: float = 0.0
     text: str = ""
 
@@ -193,6 +195,7 @@ CHOICES = (
     Choice("gamma", "one alpha for all channels", change=shared_alpha),
     Choice("gamma", "no beta", change=no_beta),
     Choice("gamma", "blind: P_phi sees lambda alone", blind=True),
+    Choice("gamma", "untrained P_phi", untrained=True),
     Choice("t", "tied: matched to the step", change=scaled_timestep(1.0)),
     Choice("t", "tied: to the coarsest channel", change=coarsest_timestep),
     Choice("t", "tied: 1.4 of the matched level", change=scaled_timestep(1.4)),
@@ -223,6 +226,7 @@ CHOICES = (
     Choice("variant", "paper-2025", weights="paper-2025"),
     Choice("variant", "paper-2025, dither of seed 1", weights="paper-2025", dither_seed=1),
     Choice("variant", "paper-2025, dither of seed 2", weights="paper-2025", dither_seed=2),
+    Choice("variant", "paper-2025, rounded", weights="paper-2025", rounded=True),
     Choice("variant", "paper-2024, no denoising", weights="paper-2024", steps=0),
     Choice("variant", "paper-2025, no denoising", weights="paper-2025", steps=0),
 )
@@ -263,8 +267,11 @@ def prepared(
 
     ``others`` are latents of pictures that a blind P_phi may know, ``texts`` the embeddings of prompts.
     """
+    weights = replace(weights, dithered=weights.dithered and not choice.rounded)
     codec = Shrinking(backbone.prompted(texts[choice.text]) if choice.text else backbone, weights)
     codec.towards_zero = choice.towards_zero
+    if choice.untrained:
+        codec.p_phi = ParameterEstimation().eval().requires_grad_(False)
     if choice.blind:
         codec.p_phi = Blind(codec.p_phi, others)  # type: ignore[assignment]
     if choice.change is not None:
@@ -281,6 +288,11 @@ def analysed(codec: Codec, pictures: ImageDataset) -> Seen:
     """Each picture with what every codec on the same backbone starts from."""
     pixels = [item.pixels() for item in pictures]
     return [(picture, codec.analyse(picture)) for picture in pixels]
+
+
+def latents_of_others(codec: Codec) -> list[Tensor]:
+    """What a blind P_phi has seen."""
+    return [analysis.y for _, analysis in analysed(codec, datasets.load("sample", OTHERS))]
 
 
 def noise_declared(data: bytes) -> float:
@@ -330,7 +342,7 @@ def compare(
     """One row a choice whose weights and prompts are there: question, choice, steps, measures at each of ``rates``."""
     any_codec = Codec(backbone, next(iter(weights.values())))
     seen = analysed(any_codec, pictures)
-    others = [analysis.y for _, analysis in analysed(any_codec, datasets.load("sample", OTHERS))]
+    others = latents_of_others(any_codec)
     rows = []
     for choice in options:
         if choice.weights not in weights:

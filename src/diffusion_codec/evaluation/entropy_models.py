@@ -39,7 +39,7 @@ def compare(
     rows = []
     for lambda_ in lambdas:
         for y in latents.values():
-            z_hat, side = quantised(reference, y, lambda_)
+            z_hat, side = quantised(reference.parameter_estimation, y, lambda_)
             area = z_hat[0].numel() * STRIDE**2
             ideal = sum(entropy_bits(z_hat[c]) for c in range(CHANNELS)) * z_hat[0].numel()
             row = {"lambda": lambda_, "zeroth_order": ideal / area}
@@ -70,7 +70,7 @@ def cost_of_integers(
     rows = []
     for lambda_ in lambdas:
         for y in latents.values():
-            z_hat, side = quantised(weights, y, lambda_)
+            z_hat, side = quantised(weights.parameter_estimation, y, lambda_)
             area = z_hat[0].numel() * STRIDE**2
             started = time.perf_counter()
             with real_valued(), torch.inference_mode():

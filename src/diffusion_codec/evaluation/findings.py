@@ -171,8 +171,8 @@ def denoising_verdict(gain: pd.DataFrame, metric: str = "lpips-alex") -> str:
     if worse.empty:
         return f"At all {len(rows)} ({_rates(rows)} bits per pixel), {certain}."
     kept = len(rows) - len(worse)
-    surely = len(worse[(worse["low"] > 0) | (worse["high"] < 0)])
-    harm = f", at {surely} of which it does harm beyond chance" if surely else ""
+    surely = worse[(worse["low"] > 0) | (worse["high"] < 0)]
+    harm = f" (beyond chance it does harm at {_rates(surely)})" if len(surely) else ""
     return f"At {kept} of {len(rows)}, {certain}; not at {_rates(worse)} bits per pixel{harm}."
 
 

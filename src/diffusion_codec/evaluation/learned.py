@@ -78,7 +78,7 @@ def bits_by_channel(
     rows = []
     for lambda_ in lambdas:
         for name, y in latents.items():
-            z_hat, side = quantised(weights, y, float(lambda_))
+            z_hat, side = quantised(weights.parameter_estimation, y, float(lambda_))
             spent = _channel_bits(weights, z_hat, side) / z_hat[0].numel()
             stream = 8 * len(weights.latent_coder.encode(z_hat, side).latent) / z_hat.numel()
             for channel in range(CHANNELS):
@@ -92,9 +92,9 @@ def bits_by_channel(
     return pd.DataFrame(rows)
 
 
-def quantised(weights: CodecWeights, y: Tensor, lambda_: float) -> tuple[Tensor, SideInformation]:
+def quantised(p_phi: ParameterEstimation, y: Tensor, lambda_: float) -> tuple[Tensor, SideInformation]:
     """z_hat (4, h, w) and the side information as a file would store it."""
-    alpha, beta, t = weights.parameter_estimation(y, torch.tensor([lambda_]))
+    alpha, beta, t = p_phi(y, torch.tensor([lambda_]))
     index, offset = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
     z = quantization.affine(y, quantization.alpha_from_index(index), quantization.beta_from_index(offset))
     return z[0].round().long(), SideInformation(index, t.round())

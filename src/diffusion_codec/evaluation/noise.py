@@ -22,6 +22,9 @@ from diffusion_codec.schedule import STABLE_DIFFUSION, NoiseSchedule
 KINDS = ("rounding", "dithered", "gaussian")
 """Rounding; universal quantisation with shared dither; Gaussian noise of variance step^2 / 12."""
 
+DITHERS = tuple(i / 8 for i in range(8))
+"""Of a step, evenly spread: what stands for all dithers where bits are counted."""
+
 SPECTRUM_BINS = 10
 INFORMATION_BINS = 16
 CRITERIA = {"variance_ratio": 0.05, "correlation_rms": 0.05, "flatness": 0.05}
@@ -109,7 +112,9 @@ def gaussian_entropy_bits(step: float) -> float:
 def matched_steps(
     timesteps: Sequence[int], latents: Sequence[Tensor], schedule: NoiseSchedule = STABLE_DIFFUSION
 ) -> pd.DataFrame:
-    """For each t: alpha_bar, sigma_t, Delta_t, and the deviation of rounding errors with that step over sigma_t.
+    """For each t: alpha_bar, sigma_t, Delta_t, the deviation of rounding errors with that step over sigma_t, and bits.
+
+    Dithered bits are those of a coder that knows the dither: the mean over :data:`DITHERS` of the entropies.
 
     Args:
         latents: (4, h, w) each.
@@ -120,7 +125,9 @@ def matched_steps(
         sigma = float(schedule.sigma[t])
         step = float(quantization.matched_step(torch.tensor(float(t)), schedule))
         errors = torch.cat([(disturb(y, step, "rounding") - y).flatten() for y in latents])
-        real_bits = np.mean([entropy_bits((c / step).round()) for y in latents for c in y])
+        channels = [c / step for y in latents for c in y]
+        real_bits = np.mean([entropy_bits(c.round()) for c in channels])
+        dithered_bits = np.mean([entropy_bits((c + d).round()) for c in channels for d in DITHERS])
         rows.append(
             {
                 "t": t,
@@ -132,6 +139,7 @@ def matched_steps(
                 "unit_bits": gaussian_entropy_bits(step),
                 "unit_bpp": gaussian_entropy_bits(step) * 4 / STRIDE**2,
                 "latent_bpp": real_bits * 4 / STRIDE**2,
+                "dithered_bpp": dithered_bits * 4 / STRIDE**2,
             }
         )
     return pd.DataFrame(rows)

@@ -298,6 +298,11 @@ def commit() -> str:
     return head + ("+" if changed else "")
 
 
+def short(commit: str) -> str:
+    """The first digits of a commit for readers, with its `+`."""
+    return commit.rstrip("+")[:8] + "+" * commit.endswith("+")
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that decide numbers, as far as they are installed."""
     found = {}

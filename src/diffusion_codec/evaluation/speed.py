@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 
 from diffusion_codec.backbone.sources import embedded_folder
-from diffusion_codec.evaluation import complexity
+from diffusion_codec.evaluation import complexity, records
 
 STAGES = {
     "encode": "E",
@@ -51,7 +51,7 @@ def provenance(folder: Path, name: str) -> str:
     return (
         f"Measured{day} by `{COMMANDS[name]}` on {about['machine']}, {about['threads']} threads, torch "
         f"{about['versions']['torch']}{precision}, photograph `{about['photograph']}`{size}, at commit "
-        f"{about['commit'][:8]}."
+        f"{records.short(about['commit'])}."
     )
 
 

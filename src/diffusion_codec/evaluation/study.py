@@ -163,7 +163,7 @@ class Measured:
             when = f"{self.stored} numbers stored with the project, {self.new} measured by this notebook"
         told = f"{self.note} " if self.note else ""
         runs = {record.run: self.results.run(record) for record in self.results.records}.values()
-        commits = ", ".join(sorted({run.commit[:8] for run in runs}))
+        commits = ", ".join(sorted({records.short(run.commit) for run in runs}))
         days = sorted({run.date for run in runs if run.date})
         span = f"{' to '.join(dict.fromkeys([days[0], days[-1]]))}; " if days else ""
         machines = ", ".join(sorted({f"{run.machine}, {run.device}" for run in runs}))

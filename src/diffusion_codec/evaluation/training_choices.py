@@ -157,7 +157,7 @@ class Variant:
     recipe: type[CodecRecipe] = CodecRecipe
     from_start: bool = True
     pace: float = 1.0
-    form: Mapping[str, bool] = field(default_factory=dict)
+    form: Mapping[str, object] = field(default_factory=dict)
 
     def config(self, base: CodecConfig, seed: int) -> CodecConfig:
         """The configuration of one run."""
@@ -174,11 +174,12 @@ VARIANTS = (
     Variant("lambda", "lambda itself as the plane", estimation=PlaneOfLambda),
     Variant("lambda", "one starting step for all lambda", estimation=OneStartingStep),
     Variant("lambda", "drawn evenly in lambda", recipe=DrawnEvenly),
-    Variant("lambda", "drawn from 1, 5, 10, 20", recipe=DrawnFromFour),
+    Variant("public lambda", "drawn from 1, 5, 10, 20", recipe=DrawnFromFour),
     Variant(
         "public lambda", "lambda / 20, of 1, 5, 10, 20", estimation=PlaneOfTwentieths, recipe=DrawnFromFour
     ),
-    Variant("lambda", "gradient of L instead of log L", recipe=NotWeighed),
+    Variant("gradient", "gradient of L instead of log L", recipe=NotWeighed),
+    Variant("one lambda", "one lambda alone, 45", form={"log2_lambda": (5.5, 5.5)}),
     Variant("stages", "no first stage", from_start=False),
     Variant("distortion", "mean absolute error", recipe=AbsoluteError),
     Variant("distortion", "squared error and LPIPS", recipe=WithPerception),

@@ -1,40 +1,20 @@
-"""A transformer as the entropy model: `python -m diffusion_codec.evaluation.transformer_prior LATTICE --runs FOLDER`.
+"""A transformer as the entropy model, for :mod:`diffusion_codec.evaluation.other_priors`.
 
 The paper's entropy model is inferred to be Entroformer (Qian et al., ICLR 2022): attention over all that is decoded
 already, with learned relative positions. This prior is in its spirit and stronger than what could decode fast: every
-position in raster order sees all before it, and channels see each other. It is measured by information content in
-real numbers, since float attention gives no two machines the same probabilities; so is the lattice beside it.
+position in raster order sees all before it, and channels see each other.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated
-
-import pandas as pd
 import torch
 import torch.nn.functional as F
-import typer
 from torch import Tensor, nn
 
-from diffusion_codec import codec_weights, datasets
-from diffusion_codec.backbone import STRIDE, Backbone
-from diffusion_codec.codec_weights import CodecWeights
-from diffusion_codec.entropy.fixed_point import real_valued
 from diffusion_codec.entropy.model import (
     CHANNELS,
     SideInformation,
     gaussian_bits,
     power_of_two,
 )
-from diffusion_codec.errors import in_one_line
-from diffusion_codec.evaluation.entropy_models import LAMBDAS, in_real_numbers
-from diffusion_codec.evaluation.learned import latents_of, quantised
-from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops
-from diffusion_codec.training.configuration import read_config
-from diffusion_codec.training.export import averaged_weights
-from diffusion_codec.training.latents import photos_with_latents
-from diffusion_codec.training.loop import train
-from diffusion_codec.training.photos import LatentCrops
 
 NEAR = 2
 """Rows above and columns to both sides whose values a position is given outright."""
@@ -121,73 +101,3 @@ def _relative_positions(height: int, width: int, device: torch.device) -> tuple[
     up = (rows[:, None] - rows).clamp(0, FAR)
     across = (columns[:, None] - columns).clamp(-FAR, FAR) + FAR
     return up * (2 * FAR + 1) + across, place > place[:, None]
-
-
-class TransformerRecipe(CodecRecipe):
-    """The rate alone, of a transformer."""
-
-    def __init__(self, config: CodecConfig, backbone: Backbone, crops: Crops, device: str = "cpu"):
-        super().__init__(config, backbone, crops, device)
-        self.model.entropy = TransformerPrior().to(device)  # type: ignore[assignment]
-
-
-def trained(config: CodecConfig, backbone: Backbone, crops: Crops, run: Path) -> TransformerPrior:
-    """The prior after a run of ``config``, its moving average; a run found there is continued."""
-    recipe = TransformerRecipe(config, backbone, crops)
-    train(recipe, run)
-    averaged_weights([run], recipe.model)
-    prior: TransformerPrior = recipe.model.entropy  # type: ignore[assignment]
-    return prior
-
-
-@torch.inference_mode()
-def compare(
-    prior: TransformerPrior, lattice: CodecWeights, latents: Mapping[str, Tensor], lambdas: list[float]
-) -> pd.DataFrame:
-    """Means over pictures, in bits per pixel, of the same integers; the P_phi of ``lattice`` quantises.
-
-    Columns: lambda, transformer_bpp, lattice_bpp (both information content in real numbers).
-    """
-    model = in_real_numbers(lattice)
-    rows = []
-    for lambda_ in lambdas:
-        for y in latents.values():
-            z_hat, side = quantised(lattice, y, lambda_)
-            z, area = z_hat[None].float(), z_hat[0].numel() * STRIDE**2
-            with real_valued():
-                lattice_bits = sum(float(part) for part in model.bits(z, side))
-            row = {"lambda": lambda_, "transformer_bpp": float(prior.bits(z, side)[0]) / area}
-            rows.append(row | {"lattice_bpp": lattice_bits / area})
-    return pd.DataFrame(rows).groupby("lambda", as_index=False).mean().round(5)
-
-
-def main(
-    lattice: Annotated[
-        Path,
-        typer.Argument(help="Codec weights with a lattice trained on as many crops (train entropy-models)."),
-    ],
-    runs: Annotated[Path, typer.Option(help="Folder of the run; one found there is continued.")],
-    config: Annotated[str, typer.Option(help="Of the entropy recipe, or a YAML file.")] = "transformer",
-    photos: Annotated[Path | None, typer.Option(help="Folder of training photographs.")] = None,
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path(
-        "data/results/entropy_models_transformer.csv"
-    ),
-    dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
-    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
-) -> None:
-    """Train a transformer as the entropy model, and compare its bits with a lattice's."""
-    settings = read_config("entropy", config, CodecConfig)
-    backbone = Backbone.from_pretrained("mini")
-    _, seen = photos_with_latents(photos, settings.photos_limit, backbone, runs / "cache")
-    prior = trained(settings, backbone, LatentCrops(None, seen, settings.crop), runs)
-    pictures = datasets.load(dataset, limit)
-    latents = latents_of(backbone, {item.id: item.pixels() for item in pictures})
-    table = compare(prior, codec_weights.load(lattice), latents, LAMBDAS)
-    table.insert(0, "dataset", pictures.name)
-    table.to_csv(out, index=False)
-    typer.echo(table.to_string(index=False))
-
-
-if __name__ == "__main__":
-    with in_one_line():
-        typer.run(main)
