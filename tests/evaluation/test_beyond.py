@@ -392,6 +392,11 @@ def test_the_stored_trial_of_lambda_says_what_the_book_says() -> None:
     assert differences.abs().max() < seeds["lpips-alex at 0.1"].max() - seeds["lpips-alex at 0.1"].min()
     lowest, highest = table["lowest_bpp"], table["highest_bpp"]
     assert lowest[["gradient of L instead of log L", evenly]].min() > 4 * seeds["lowest_bpp"].max()
+    declared = seeds["declared at 0.1"]
+    assert declared.between(1.4, 1.7).all()
+    assert lowest["as here"] <= seeds["lowest_bpp"].max() == seeds.set_index("seed")["lowest_bpp"][1]
+    matched = seeds["lpips-alex at 0.1, t matched"]
+    assert matched.max() - matched.min() < 0.01 < (seeds["lpips-alex at 0.1"] - matched).min()
     plane = "lambda itself as the plane"
     assert lowest[plane] < seeds["lowest_bpp"].min()
     assert highest[plane] > seeds["highest_bpp"].max()
