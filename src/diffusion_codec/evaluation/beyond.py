@@ -282,14 +282,14 @@ def _with_range(values: pd.Series, digits: int) -> str:
 
 
 def others_table(path: Path) -> pd.DataFrame:
-    """`entropy_models_other.csv` for readers: bits per pixel, one row a lambda, one column a prior with its parameters.
+    """`entropy_models_other.csv` for readers: bits per pixel, of it the hyper stream in brackets, one row a lambda.
 
-    In brackets, of it, the hyper stream.
+    One column a prior, in brackets its thousands of parameters.
     """
     table = pd.read_csv(path)
     spent = table["bpp"].map("{:.4f}".format)
     hyper = table["hyper_bpp"].map(lambda bpp: f" ({bpp:.4f})" if bpp else "")
-    thousands = (table["parameters"] / 1000).map(" ({:.0f} thousand parameters)".format)
+    thousands = (table["parameters"] / 1000).map(" ({:.0f} k)".format)
     told = table.assign(spent=spent + hyper, prior=table["prior"] + thousands)
     wide = told.pivot(index="lambda", columns="prior", values="spent")[list(dict.fromkeys(told["prior"]))]
     return wide.rename(index=_lambda).rename_axis(columns=None).reset_index()
@@ -324,16 +324,20 @@ def latent_space_table(path: Path) -> pd.DataFrame:
 
 
 def realism_table(path: Path, codecs: Sequence[str]) -> pd.DataFrame:
-    """KID and FID of several codecs from a stored table of realism, one row a rate."""
+    """KID and FID of several codecs from a stored table of realism, one row a rate and codec."""
     table = pd.read_csv(path)
-    table = table[table["codec"].isin(codecs) & table["target_bpp"].notna()]
-    wide = table.pivot(index="target_bpp", columns=["metric", "codec"], values="value")
-    shown = {"bits per pixel": [f"{rate:g}" for rate in wide.index]}
-    for metric, form in (("kid-packaged", ".4f"), ("fid-packaged", ".1f")):
-        for codec in codecs:
-            name = metric.split("-")[0].upper()
-            shown[f"{name}, {codec}"] = [number(value, form) for value in wide[metric, codec]]
-    return pd.DataFrame(shown)
+    wide = table[table["target_bpp"].notna()].pivot(
+        index=["target_bpp", "codec"], columns="metric", values="value"
+    )
+    rows = [(rate, codec) for rate in wide.index.unique("target_bpp") for codec in codecs]
+    wide = wide.loc[rows]
+    columns = {
+        "bits per pixel": [f"{rate:g}" for rate, _ in rows],
+        "codec": [codec for _, codec in rows],
+        "KID": [number(value, ".4f") for value in wide["kid-packaged"]],
+        "FID": [number(value, ".1f") for value in wide["fid-packaged"]],
+    }
+    return pd.DataFrame(columns)
 
 
 def choices_table(table: pd.DataFrame) -> pd.DataFrame:
