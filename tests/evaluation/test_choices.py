@@ -106,6 +106,14 @@ def test_an_untrained_p_phi_knows_lambda_alone(tmp_path: Path) -> None:
     assert torch.allclose(t, quantization.matched_timestep(1 / alpha[:, 0]))
 
 
+def test_files_of_an_untrained_p_phi_grow_with_lambda_too() -> None:
+    weights = codec_weights.load(codec_weights.embedded_weights("independent"))
+    codec = choices.prepared(Choice("q", "a", untrained=True), tiny_backbone(), weights, [])
+    real = Codec.from_pretrained("mini").analyse(datasets.load("sample", 1)[0].pixels())
+    sizes = [len(codec.compress(real, quality).data) for quality in range(0, 101, 10)]
+    assert sizes == sorted(set(sizes))
+
+
 def test_choices_are_measured_on_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = (
         Choice("base", "independent"),
