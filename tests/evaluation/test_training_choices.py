@@ -59,9 +59,20 @@ def test_only_one_variant_leaves_large_losses_their_weight() -> None:
 def test_distortions_are_those_of_the_names() -> None:
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x_hat = x + 0.2  # a tenth of the range
-    assert recipe("as here").distortion(x, x_hat).tolist() == pytest.approx([0.01, 0.01])
-    assert recipe("mean absolute error").distortion(x, x_hat).tolist() == pytest.approx([0.008, 0.008])
-    both = recipe("squared error and LPIPS").distortion(x, x_hat)
+    y = torch.randn(2, 4, 8, 8)
+    y_0 = y + 0.5
+    squared, absolute, both, latent = (
+        recipe(name).distortion(x, x_hat, y, y_0)
+        for name in (
+            "as here",
+            "mean absolute error",
+            "squared error and LPIPS",
+            "squared error of the latent",
+        )
+    )
+    assert squared.tolist() == pytest.approx([0.01, 0.01])
+    assert absolute.tolist() == pytest.approx([0.008, 0.008])
+    assert latent.tolist() == pytest.approx([0.01, 0.01])
     lpips = training_choices.perceptual_loss("squeeze")(x_hat, x)
     assert torch.allclose(both, 0.01 + 0.02 * lpips, atol=1e-6)
 

@@ -104,9 +104,9 @@ class CodecRecipe:
             rate = (noisy_latent + noisy_hyper) / pixels
         assert x is not None
         y_hat = quantization.inverse_affine(self.shown(z_hat, noisy), alpha, beta)
-        x_hat = self.backbone.decode(self.denoised(y_hat, t)).float()
-        x = x.to(self.device)
-        distortion = self.distortion(x, x_hat)
+        y_0 = self.denoised(y_hat, t)
+        x, x_hat = x.to(self.device), self.backbone.decode(y_0).float()
+        distortion = self.distortion(x, x_hat, y, y_0)
         terms |= {"mse": squared_error(x, x_hat).mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
         trade_off = self.weighed(lambda_ * distortion + rate)
         return {"loss": trade_off.mean() + terms["bpp"], **terms}
@@ -119,8 +119,8 @@ class CodecRecipe:
         """y_0 by one DDIM step, whose gradient passes through the frozen denoiser."""
         return self.backbone.denoise(y_hat, t, steps=1)
 
-    def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """What lambda weighs of each crop, (N,): :func:`squared_error`."""
+    def distortion(self, x: Tensor, x_hat: Tensor, y: Tensor, y_0: Tensor) -> Tensor:
+        """What lambda weighs of each crop, (N,), given both pictures and both latents: :func:`squared_error`."""
         return squared_error(x, x_hat)
 
     def weighed(self, trade_off: Tensor) -> Tensor:
