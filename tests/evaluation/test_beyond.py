@@ -279,6 +279,18 @@ def test_each_latent_is_read_by_each_decoder(tmp_path: Path) -> None:
     assert list(table)[3].endswith("decoded by TAESD")
 
 
+def test_ways_to_work_on_a_large_picture_stand_one_below_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "large_pictures.csv"
+    path.write_text(
+        "dataset,picture,rate,worked_on,bpp,psnr,lpips-alex\n"
+        "kodak,mosaic,0.1,in one piece,0.0999,24.0,0.2\nkodak,mosaic,0.1,in tiles,0.0998,23.0,0.3\n"
+        "kodak,mosaic,0.05,in one piece,0.0499,22.0,0.4\nkodak,mosaic,0.05,in tiles,0.0498,21.0,0.5\n"
+    )
+    table = beyond.large_pictures_table(path)
+    assert table["worked on"].tolist() == ["in one piece", "in tiles"]
+    assert table.iloc[1, 2:].tolist() == ["0.0998", "23.00", "0.3000", "0.0498", "21.00", "0.5000"]
+
+
 def test_realism_of_weights_stands_side_by_side() -> None:
     stored = repository_root() / "data/results/kodak_realism.csv"
     codecs = ["dfc-mini", "dfc-mini:paper-2024", "dfc-mini@0"]

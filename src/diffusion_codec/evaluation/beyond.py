@@ -323,6 +323,22 @@ def latent_space_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
+def large_pictures_table(path: Path) -> pd.DataFrame:
+    """`large_pictures.csv` for readers: one row a picture and way to work on it, rate and measures for each limit."""
+    table = pd.read_csv(path)
+    keys = ["picture", "worked_on"]
+    rows = table[keys].drop_duplicates()
+    shown = {"picture": rows["picture"].tolist(), "worked on": rows["worked_on"].tolist()}
+    wide = table.set_index([*keys, "rate"])
+    named = {"bpp": ("bits per pixel", "{:.4f}"), "psnr": (LABELS["psnr"], "{:.2f}")}
+    named["lpips-alex"] = (LABELS["lpips-alex"], "{:.4f}")
+    for rate in dict.fromkeys(table["rate"]):
+        for name, (label, form) in named.items():
+            values = wide.xs(rate, level="rate")[name].loc[list(rows.itertuples(index=False, name=None))]
+            shown[f"{label} at {rate:g}"] = values.map(form.format).tolist()
+    return pd.DataFrame(shown)
+
+
 def realism_table(path: Path, codecs: Sequence[str]) -> pd.DataFrame:
     """KID and FID of several codecs from a stored table of realism, one row a rate and codec."""
     table = pd.read_csv(path)

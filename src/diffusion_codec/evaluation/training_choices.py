@@ -203,6 +203,8 @@ VARIANTS = (
     Variant("denoising", "no gradient through the U-Net", recipe=NotThroughDenoiser),
     Variant("pace", "a third of the learning rate", pace=1 / 3),
     Variant("pace", "three times the learning rate", pace=3.0),
+    Variant("crops", "eight crops a step", form={"batch_size": 8}),
+    Variant("crops", "1000 steps", form={"steps": 1000}),
 )
 SHIPS = "as it ships"
 """Question and, after their name, variant of the row of the weights that ship."""
