@@ -3,6 +3,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from diffusion_codec.audit.patterns import KINDS, PITCHES, PatternExaminer, draw, match
+from diffusion_codec.audit.subjects import sha256
+from diffusion_codec.evaluation import records
+from diffusion_codec.fetch import repository_root
 
 EXAMINER = PatternExaminer()
 
@@ -59,3 +62,8 @@ def test_one_counted_object_stands_for_one_true_object_only() -> None:
 
 def test_charts_are_the_same_every_time() -> None:
     assert np.array_equal(draw("leaves", 12).pixels, draw("leaves", 12).pixels)
+
+
+def test_stored_numbers_are_of_these_charts_whatever_the_processor() -> None:
+    stored = records.read(repository_root() / "data/results/audit_patterns.csv")
+    assert {run.dataset_sha256 for run in stored.runs.values()} == {sha256(EXAMINER.subjects)}

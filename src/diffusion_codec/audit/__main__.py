@@ -130,6 +130,8 @@ def _measure(
             examiner = EXAMINERS[part]()
             measure.measure(examiner, audited(), rates or RATES, path, limit=limit, progress=show)
             if rates is None:
+                plain = rate_codecs.get([findings.PLAIN])
+                measure.measure(examiner, plain, (findings.CLAIM_RATE,), path, limit=limit, progress=show)
                 measure.measure(examiner, rivals(), HIGHER_RATES, path, limit=limit, progress=show)
     console.print(f"written: {path}", markup=False)
 

@@ -15,6 +15,8 @@ from diffusion_codec.evaluation.claims import Evidence
 from diffusion_codec.evaluation.findings import Sentence
 
 OWN, CONSERVATIVE, CEILING, ORIGINAL = "dfc-mini", "dfc-mini@f0", "ceiling-mini", "original"
+PLAIN = "dfc-mini@0"
+"""The same files without denoising: only where claim C8 looks."""
 RIVALS = ("avif", "webp", "jpeg")
 RATE_SLACK = 1.02
 REACHED = 0.9

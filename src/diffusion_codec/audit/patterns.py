@@ -135,7 +135,8 @@ def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _luma(colour: NDArray[np.float64]) -> float:
-    return float(colour @ np.array([0.299, 0.587, 0.114]))
+    red, green, blue = colour.tolist()  # a matrix product rounds as the processor likes
+    return float(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
 def count(pixels: Pixels, chart: Chart) -> list[tuple[float, float]]:
