@@ -149,3 +149,12 @@ def test_without_all_three_audits_at_the_rate_there_is_no_evidence() -> None:
     assert findings.evidence({part: rows[part] for part in ("text", "faces")}) is None
     rows["faces"]["target_bpp"] = 0.2
     assert findings.evidence(rows) is None
+
+
+def test_the_denoiser_invents_hardly_any_of_the_objects_that_are_not_there() -> None:
+    table = findings.curves(
+        "patterns", findings.load("patterns", repository_root() / "data/results/audit_patterns.csv")
+    )
+    at = table[(table.share == "invented") & (table.target_bpp == findings.CLAIM_RATE)]
+    value = at.set_index("codec")["value"]
+    assert abs(value[OWN] - value[findings.PLAIN]) < 0.005 < value[findings.PLAIN]

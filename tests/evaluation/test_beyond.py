@@ -430,17 +430,32 @@ def test_the_stored_trial_of_training_says_what_the_book_says() -> None:
     both = kinds["squared error and LPIPS"].set_index("seed")
     assert sorted(both[lpips] < base[lpips].min()) == [False, True]
     assert 0.9 < ships[declared].item() < 1.1
-    by_gradient, told_itself = kinds[beyond.UNDRAWN], kinds["lambda / 20, of 1, 5, 10, 20"]
+    by_gradient, told_itself = (
+        kinds[name] for name in ("gradient of L instead of log L", "lambda / 20, of 1, 5, 10, 20")
+    )
     assert by_gradient[declared].min() > 1.5 * base[declared].max()
     assert by_gradient[f"{lpips}, t matched"].max() < 0.25
     (outlier,) = told_itself.loc[told_itself[f"{lpips}, t matched"] > 0.25, "seed"]
     assert outlier == 0
     free = runs[
-        ~runs.variant.isin([beyond.UNDRAWN]) & ~runs.index.isin(told_itself.index[told_itself.seed == 0])
+        (runs.variant != "gradient of L instead of log L")
+        & ~runs.index.isin(told_itself.index[told_itself.seed == 0])
     ]
     matched = free[f"{lpips}, t matched"]
     assert matched.max() - matched.min() < 0.02
     assert base[lpips].min() > 1.5 * matched.max()
+    latent = kinds["squared error of the latent"]
+    rounded = runs[
+        ~runs.variant.isin(
+            ["tied, universal quantisation", "independent as it ships", latent.variant.iloc[0]]
+        )
+    ]
+    assert latent["lpips-alex at 0.05"].max() < rounded["lpips-alex at 0.05"].min()
+    assert latent[declared].max() < 1.2
+    for name in ("eight crops a step", "1000 steps"):
+        (more,) = kinds[name].to_dict("records")
+        assert more[declared] > 2 * base[declared].max()
+        assert abs(more[f"{lpips}, t matched"] - base[f"{lpips}, t matched"].mean()) < 0.01
     four, one = kinds["drawn from 1, 5, 10, 20"], kinds["one lambda alone, 45"]
     assert four[lpips].max() < base[lpips].min()
     assert (one[f"{lpips}, t matched"].mean() - base[f"{lpips}, t matched"].mean()) == pytest.approx(

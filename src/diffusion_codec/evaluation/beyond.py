@@ -12,8 +12,6 @@ COLUMNS: Mapping[str, int] = {"psnr": 1, "lpips-alex": -1}
 """Measures of the tables, and 1 where more is better."""
 BASE = "as here"
 """The variant of the training that the others are compared with."""
-UNDRAWN = "gradient of L instead of log L"
-"""The variant that the figure of the noise declared leaves out: far beyond its axis."""
 SEEDED = "paper-2025"
 """The choice that was measured with several seeds of its dither."""
 QUESTIONS: Mapping[str, str] = {

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from diffusion_codec.figures.style import COLOURS, ORDER, canvas
 
@@ -90,6 +91,10 @@ def noise_declared(runs: pd.DataFrame, rate: float = 0.1) -> Figure:
             axis.plot(declared, values, mark, color=colour, label=variant)
             axis.plot(np.ones(len(rows)), matched, mark, color=colour, markerfacecolor="none")
         axis.axvline(1, color=COLOURS["grey"], lw=1.2, zorder=0)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(FixedLocator([1, 2, 4, 8, 16]))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("noise declared, times the matched level")
         axis.set_ylabel(label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
