@@ -1,10 +1,14 @@
 """Tables: means with intervals, BD-rate against a known answer, and refusals where numbers do not compare."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from diffusion_codec import datasets
 from diffusion_codec.evaluation import records
-from diffusion_codec.evaluation.tables import NotComparableError, bd_rate, bootstrap_interval, summarise
+from diffusion_codec.evaluation.tables import NotComparableError, bd_rate, bootstrap_interval, keep, summarise
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
 
@@ -153,3 +157,13 @@ def test_lower_is_better_turns_the_sign_of_bd_quality():
     both = [*rows(one, "a", metric="lpips-alex"), *rows(one, "b", scale=0.5, metric="lpips-alex")]
     found = bd_quality(summarise(records.Results(both, [one])), "a", "b", "lpips-alex")
     assert found.difference == pytest.approx(-0.06, abs=0.001)
+
+
+def test_a_kept_table_says_first_of_which_data_set_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = datasets.subset(datasets.load("sample"), 2)
+    table = pd.DataFrame({"rate": [0.1, 0.2]}, index=[5, 7])
+    keep(table, pictures, tmp_path / "kept.csv")
+    assert (tmp_path / "kept.csv").read_text() == f"dataset,rate\n{pictures.name},0.1\n{pictures.name},0.2\n"
+    assert capsys.readouterr().out.split()[:2] == ["dataset", "rate"]

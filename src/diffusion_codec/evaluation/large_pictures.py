@@ -19,7 +19,7 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.backbone.options import SMALL_NETWORKS, SMALLEST_TILE, Tiles
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError, in_one_line
-from diffusion_codec.files import write_atomically
+from diffusion_codec.evaluation.tables import keep
 from diffusion_codec.metrics.base import Pixels
 
 MEASURES = ("psnr", "lpips-alex")
@@ -124,9 +124,7 @@ def main(
     rows = pd.DataFrame(list(compare(codec, [item.pixels() for item in pictures])))
     keys = ["picture", "rate", "worked_on"]
     table = rows.groupby(keys, as_index=False, sort=False).mean().round(4)
-    table.insert(0, "dataset", pictures.name)
-    write_atomically(out, table.to_csv(index=False).encode(), force=True)
-    typer.echo(table.to_string(index=False))
+    keep(table, pictures, out)
 
 
 if __name__ == "__main__":

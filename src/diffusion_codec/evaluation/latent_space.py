@@ -20,8 +20,8 @@ from diffusion_codec.codec import Codec
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.noise import to_pixels, to_signed
+from diffusion_codec.evaluation.tables import keep
 from diffusion_codec.fetch import locate
-from diffusion_codec.files import write_atomically
 from diffusion_codec.training.latents import load_taesd
 
 MEASURES = ("psnr", "lpips-alex")
@@ -72,9 +72,7 @@ def main(
     codec = Codec(Backbone.from_pretrained("mini"), codec_weights.load(codec_weights.embedded_weights()))
     pictures = datasets.load(dataset, limit)
     table = compare(codec, load_taesd(locate("taesd").path), pictures)
-    table.insert(0, "dataset", pictures.name)
-    write_atomically(out, table.to_csv(index=False).encode(), force=True)
-    typer.echo(table.to_string(index=False))
+    keep(table, pictures, out)
 
 
 if __name__ == "__main__":

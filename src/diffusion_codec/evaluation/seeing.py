@@ -16,7 +16,7 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec, lambda_of
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.choices import MEASURES, Choice, Seen, analysed, latents_of_others, prepared
-from diffusion_codec.files import write_atomically
+from diffusion_codec.evaluation.tables import keep
 
 QUALITIES = (10.0, 20.0, 30.0, 50.0)
 """Settings whose lambda takes `independent` from about 0.03 to 0.2 bits per pixel."""
@@ -73,9 +73,7 @@ def main(
     seeing, blind = (prepared(choice, backbone, weights, others) for choice in P_PHI)
     pictures = datasets.load(dataset, limit)
     table = compare(seeing, blind, analysed(seeing, pictures))
-    table.insert(0, "dataset", pictures.name)
-    write_atomically(out, table.to_csv(index=False).encode(), force=True)
-    typer.echo(table.to_string(index=False))
+    keep(table, pictures, out)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from diffusion_codec import metrics
+from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.records import Record, Results
+from diffusion_codec.files import write_atomically
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -28,6 +31,13 @@ def current(results: Results) -> list[Record]:
             sha256 = results.run(record).dataset_sha256
             newest[(record.codec, sha256, record.image, record.target_bpp, record.metric)] = record
     return list(newest.values())
+
+
+def keep(table: pd.DataFrame, dataset: ImageDataset, out: Path) -> None:
+    """Write a table of means as csv, its data set as the first column, and print it."""
+    named = pd.concat([pd.Series(dataset.name, table.index, name="dataset"), table], axis=1)
+    write_atomically(out, named.to_csv(index=False).encode(), force=True)
+    print(named.to_string(index=False))
 
 
 def summarise(results: Results, seed: int = 0, images: int | None = None) -> pd.DataFrame:
