@@ -10,6 +10,7 @@ from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation import large_pictures
 from diffusion_codec.evaluation.large_pictures import APART, SAME_LAMBDA, TILES, WHOLE
+from diffusion_codec.fetch import repository_root
 from tests.tiny import tiny_backbone, tiny_weights_file
 
 
@@ -64,3 +65,17 @@ def test_every_way_to_work_on_a_picture_has_a_row(tmp_path: Path, monkeypatch: p
     assert np.isfinite(table.psnr).all()
     assert mosaic.psnr.nunique() > 1  # 192 pixels a side: no tiles
     assert mosaic.loc[WHOLE, "psnr"] == mosaic.loc["in tiles", "psnr"]
+
+
+def test_the_stored_table_says_what_the_book_says() -> None:
+    table = pd.read_csv(repository_root() / "data/results/large_pictures.csv")
+    rows = table.drop(columns="dataset").set_index(["picture", "rate", "worked_on"])
+    for (_, rate), group in table.groupby(["picture", "rate"]):
+        tiled = group[group.worked_on.isin(TILES)]
+        assert tiled["lpips-alex"].max() - tiled["lpips-alex"].min() < 0.005
+        assert tiled["psnr"].max() - tiled["psnr"].min() < 0.05
+        assert group.loc[group.worked_on != SAME_LAMBDA, "bpp"].between(0.96 * rate, rate).all()
+    for rate in (0.1, 0.05):
+        cost = rows.loc[("mosaic", rate, WHOLE)] - rows.loc[("mosaic", rate, APART)]
+        assert 0.002 < cost["lpips-alex"] < 0.005
+        assert abs(cost["psnr"]) < 0.03
