@@ -210,6 +210,20 @@ def read(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DfcFile:
     return DfcFile(header, hyper, latent)
 
 
+def header_fields(header: Header) -> dict[str, int | bool | str | list[int] | None]:
+    """A header in types that JSON has; the fingerprint in hexadecimal."""
+    return {
+        "width": header.width,
+        "height": header.height,
+        "weights_fingerprint": header.weights_fingerprint.hex(),
+        "timestep": header.timestep,
+        "alpha": list(header.alpha),
+        "beta": list(header.beta),
+        "dither_seed": header.dither_seed,
+        "grayscale": header.grayscale,
+    }
+
+
 def ledger(file: DfcFile) -> dict[str, int]:
     """Bytes by part: header, side_information, hyper, latent; they add up to ``len(write(file))``.
 

@@ -562,20 +562,12 @@ def _print_result(job: _Job, coded: "Coded", as_json: bool, prefix: str = "") ->
 
 
 def _info_fields(data: bytes, file: bitstream.DfcFile) -> dict[str, Any]:
-    header = file.header
     return {
         "format_version": f"{data[4] >> 4}.{data[4] & 0x0F}",
         "bytes": len(data),
-        "bpp": _bpp(data, header),
-        "width": header.width,
-        "height": header.height,
-        "grayscale": header.grayscale,
+        "bpp": _bpp(data, file.header),
         "generative": True,
-        "weights_fingerprint": header.weights_fingerprint.hex(),
-        "timestep": header.timestep,
-        "alpha": header.alpha,
-        "beta": header.beta,
-        "dither_seed": header.dither_seed,
+        **bitstream.header_fields(file.header),
         "ledger": bitstream.ledger(file),
     }
 

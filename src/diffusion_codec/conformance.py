@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffusion_codec import bitstream, codec_weights
 from diffusion_codec.backbone import Backbone
-from diffusion_codec.bitstream import Header
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.image_io import load_image
@@ -205,20 +204,6 @@ def check(folder: Path, decoder: Decoder) -> Iterator[Finding]:
             yield Finding(refused.file, "refused", False, f"was decoded: {refused.about}")
 
 
-def header_fields(header: Header) -> dict[str, int | bool | str | list[int] | None]:
-    """A header as the manifest stores it."""
-    return {
-        "width": header.width,
-        "height": header.height,
-        "weights_fingerprint": header.weights_fingerprint.hex(),
-        "timestep": header.timestep,
-        "alpha": list(header.alpha),
-        "beta": list(header.beta),
-        "dither_seed": header.dither_seed,
-        "grayscale": header.grayscale,
-    }
-
-
 def difference(ours: Pixels, reference: Pixels) -> tuple[float, int]:
     """Root mean square and peak of the difference, in 8-bit levels."""
     error = ours.astype(np.int64) - reference
@@ -235,7 +220,7 @@ def _whole(folder: Path, entry: Golden | Refused) -> Path:
 def _check_header(golden: Golden, data: bytes) -> Finding:
     """This package's reading of the container, so that the manifest itself is checked with each run."""
     file = bitstream.read(data)
-    same = header_fields(file.header) == golden.header and bitstream.ledger(file) == golden.ledger
+    same = bitstream.header_fields(file.header) == golden.header and bitstream.ledger(file) == golden.ledger
     return Finding(golden.file, "header", same, golden.about)
 
 

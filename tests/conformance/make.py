@@ -21,7 +21,6 @@ from diffusion_codec import bitstream, codec_weights
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.bitstream import DfcFile, Header
 from diffusion_codec.codec import Codec
-from diffusion_codec.conformance import header_fields
 from diffusion_codec.entropy.model import EntropyModel, SideInformation
 from diffusion_codec.parameter_estimation import ParameterEstimation
 from diffusion_codec.quantization import shared_dither
@@ -255,7 +254,7 @@ def main(folder: Path) -> None:
                 "sha256": sha256(data),
                 "about": about,
                 "weights": names[id(codec)],
-                "header": header_fields(file.header),
+                "header": bitstream.header_fields(file.header),
                 "ledger": bitstream.ledger(file),
                 "symbols": [4, -(-file.header.height // 8), -(-file.header.width // 8)],
                 "symbols_sha256": result.symbols_sha256,

@@ -132,6 +132,19 @@ def test_a_set_that_is_not_here_is_left_out(sample, monkeypatch):
     datasets.assert_disjoint(_fingerprints(sample))
 
 
+def test_a_set_that_cannot_be_had_is_replaced_under_the_sample_s_name(sample, monkeypatch):
+    def load(name, limit):
+        if name != datasets.SAMPLE:
+            raise MissingDataError(f"{name} is not here")
+        return sample
+
+    assert datasets.load_or_sample("sample", 1)[1] == ""
+    monkeypatch.setattr(datasets, "load", load)
+    found, note = datasets.load_or_sample("kodak")
+    assert found.name == "sample"
+    assert "kodak" in note
+
+
 def test_nothing_is_trained_on_what_is_measured():
     """The project's own photographs; the sample photographs are always there to be compared with."""
     train = fetch.store().find("train-photos")

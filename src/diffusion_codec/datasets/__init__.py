@@ -3,11 +3,13 @@
 `load("kodak")` finds the files through the data manifest (mirror, cache, network) and hands out pixels.
 """
 
+import logging
+
 from diffusion_codec import fetch
 from diffusion_codec.datasets.images import ImageDataset, ImageItem, from_files, from_rows, subset
 from diffusion_codec.datasets.photos import OverlapError, assert_disjoint, fingerprint, overlap, photographs
 from diffusion_codec.datasets.vimeo import Septuplets
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, MissingDataError
 
 __all__ = [
     "ImageDataset",
@@ -19,11 +21,17 @@ __all__ = [
     "from_files",
     "from_rows",
     "load",
+    "load_or_sample",
     "names",
     "overlap",
     "photographs",
     "subset",
 ]
+
+SAMPLE = "sample"
+"""The data set that ships with this package."""
+
+logger = logging.getLogger(__name__)
 
 
 def names() -> tuple[str, ...]:
@@ -42,3 +50,17 @@ def load(name: str, limit: int | None = None) -> ImageDataset:
     files = fetch.image_files(fetch.manifest()[name], located.path)
     dataset = from_files(name, located.origin, files)
     return dataset if limit is None else subset(dataset, min(limit, len(dataset)))
+
+
+def load_or_sample(name: str, limit: int | None = None) -> tuple[ImageDataset, str]:
+    """:func:`load`; or the embedded sample, under its own name, where that cannot be had, and a note saying so.
+
+    Raises BadInputError for an unknown name.
+    """
+    try:
+        return load(name, limit), ""
+    except MissingDataError as error:
+        if name == SAMPLE:
+            raise
+        logger.warning("%s", error)
+        return load(SAMPLE, limit), f"(the data set {name} cannot be had here)"

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion_codec import datasets, quantization
 from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.datasets import ImageDataset
-from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.schedule import STABLE_DIFFUSION, NoiseSchedule
 
@@ -35,18 +35,11 @@ INDEPENDENT_BELOW = 0.02
 
 
 def photographs(name: str, count: int | None) -> ImageDataset:
-    """The data set ``name``; the embedded ``sample``, under that name and announced, where it cannot be had.
-
-    Raises:
-        BadInputError: no data set has this name.
-    """
-    try:
-        return datasets.load(name, count)
-    except MissingDataError as error:
-        if name == "sample":
-            raise
-        print(f"{name} cannot be had here ({error}); the photographs of 'sample' are used, under that name")
-        return datasets.load("sample", count)
+    """The data set ``name``; the embedded sample, under its own name and announced, where it cannot be had."""
+    found, note = datasets.load_or_sample(name, count)
+    if note:
+        print(f"Photographs of '{found.name}' {note}")
+    return found
 
 
 def to_signed(pixels: np.ndarray) -> Tensor:

@@ -5,7 +5,7 @@ to `data/results/<data set>_realism.csv`. On Kodak about half an hour of two cor
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,14 +40,12 @@ CODECS = (
     "vvc",
 )
 RATES = (0.05, 0.1, 0.2)
-RESAMPLES = 100
+FID_RESAMPLES, KID_RESAMPLES = 100, 10_000
+"""FID is computed anew for each, KID only weighed anew."""
 MOST_FOR_KID = 10_000
-"""Patches that are still compared each with each (2.4 GB); of a larger set FID alone is told."""
+"""Patches that are still compared each with each (4 GB); of a larger set FID alone is told."""
 
-DISTANCES: dict[str, Callable[[realism.Features, realism.Features], float]] = {
-    "fid-packaged": realism.fid,
-    "kid-packaged": realism.kid,
-}
+Photographs = Sequence[realism.Features]
 
 app = typer.Typer(add_completion=False)
 
@@ -129,8 +127,8 @@ def _picture(pixels: Pixels, wanted: Sequence[tuple[str, float | None, Path]], d
 def table(points: Sequence[Point], dataset: ImageDataset, seed: int = 0) -> pd.DataFrame:
     """One row a codec, rate and metric: value, interval (bootstrap over pictures), rate, counts, provenance.
 
-    Each resample draws pictures with all their patches, the same for both sets; a picture drawn twice gives equal
-    patches twice, which raises both distances, so intervals are those of the differences to the resamples' mean.
+    Each resample draws pictures with all their patches, the same for both sets. Of a picture drawn twice FID sees equal
+    patches twice, which raises it, so intervals are those of the differences to the resamples' mean.
     No KID of more than :data:`MOST_FOR_KID` patches.
     """
     original, *others = points
@@ -139,15 +137,11 @@ def table(points: Sequence[Point], dataset: ImageDataset, seed: int = 0) -> pd.D
         raise BadInputError(
             f"{dataset.name} has {sum(counts)} patches of {realism.PATCH} pixels; FID and KID need more"
         )
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(counts), (RESAMPLES, len(counts)))
+    distances = {"fid-packaged": _fid} if sum(counts) > MOST_FOR_KID else DISTANCES
     rows: list[dict[str, Any]] = []
     for point in others:
-        for metric, distance in DISTANCES.items():
-            if metric.startswith("kid") and sum(counts) > MOST_FOR_KID:
-                continue
-            value = distance(np.concatenate(original.features), np.concatenate(point.features))
-            draws = [_resampled(distance, original.features, point.features, pick) for pick in picks]
+        for metric, distance in distances.items():
+            value, draws = distance(original.features, point.features, np.random.default_rng(seed))
             low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.mean(draws) + value
             rows.append(
                 {
@@ -174,14 +168,28 @@ def table(points: Sequence[Point], dataset: ImageDataset, seed: int = 0) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _resampled(
-    distance: Callable[[realism.Features, realism.Features], float],
-    original: Sequence[realism.Features],
-    decoded: Sequence[realism.Features],
-    pick: Any,
-) -> float:
-    a, b = (np.concatenate([rows[i] for i in pick]) for rows in (original, decoded))
-    return distance(a, b)
+def _fid(original: Photographs, decoded: Photographs, rng: np.random.Generator) -> tuple[float, list[float]]:
+    """FID, and that of resamples."""
+
+    def of(chosen: Iterable[int]) -> float:
+        indices = list(chosen)
+        a, b = (np.concatenate([rows[i] for i in indices]) for rows in (original, decoded))
+        return realism.fid(a, b)
+
+    count = len(original)
+    return of(range(count)), [of(pick) for pick in rng.integers(0, count, (FID_RESAMPLES, count))]
+
+
+def _kid(original: Photographs, decoded: Photographs, rng: np.random.Generator) -> tuple[float, list[float]]:
+    """KID, and that of resamples of two or more photographs."""
+    sums, pairs = realism.kernel_sums(original, decoded)
+    count = len(original)
+    times = rng.multinomial(count, np.full(count, 1 / count), KID_RESAMPLES)
+    draws = [realism.kid(sums, pairs, drawn) for drawn in times if np.count_nonzero(drawn) > 1]
+    return realism.kid(sums, pairs), draws
+
+
+DISTANCES = {"fid-packaged": _fid, "kid-packaged": _kid}
 
 
 @app.command()

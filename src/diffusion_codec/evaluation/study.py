@@ -1,6 +1,5 @@
 """A rate-distortion study: what is wanted, what is stored already, and only the rest measured."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +18,6 @@ from diffusion_codec.evaluation.records import Results
 from diffusion_codec.evaluation.sweep import Grid, Progress, Wanted, key_of, measured, sweep_grids
 from diffusion_codec.evaluation.tables import summarise
 
-logger = logging.getLogger(__name__)
-
-FALLBACK = "sample"
 MAX_BITRATE = 24.0
 """Bits per pixel of the uncompressed photograph."""
 
@@ -37,7 +33,7 @@ SLOW_CODECS = ("avif", "jpeg-xl", "vvc", "ceiling-mini", "dfc-mini", "dfc-mini@0
 SLOW_BITRATES, SLOW_IMAGES = (0.05, 0.1, 0.2, 0.3), 5
 SPEEDS = ("avif-slow", "avif")
 """Does AV1 code better when it takes its time? On the first pictures."""
-MAIN = ("kodak", FALLBACK)
+MAIN = ("kodak", datasets.SAMPLE)
 """Data sets that are measured by every codec and metric; others by the codecs that lead, on their first pictures."""
 OTHER_IMAGES = 24
 
@@ -101,7 +97,7 @@ def here(asked: Study) -> tuple[Study, tuple[str, ...]]:
 
 def smoke() -> tuple[Study, ...]:
     """The smallest real study: one photograph, one rate, one conventional codec."""
-    return (Study(FALLBACK, 1, (0.2,), ("jpeg", "dfc-mini"), ("psnr",)),)
+    return (Study(datasets.SAMPLE, 1, (0.2,), ("jpeg", "dfc-mini"), ("psnr",)),)
 
 
 def stored_codecs(dataset: str, path: Path) -> tuple[str, ...]:
@@ -110,7 +106,7 @@ def stored_codecs(dataset: str, path: Path) -> tuple[str, ...]:
         return ("jpeg", "avif", "ceiling-mini", "dfc-mini", "dfc-mini@0")
     there = measured(merged(path))
     asked, _ = here(standard(dataset)[0])
-    photographs, _ = open_photographs(dataset)
+    photographs, _ = datasets.load_or_sample(dataset)
     chosen = [metrics.get(name) for name in asked.metrics]
     codecs = rate_codecs.get(asked.codecs)
     grids = [Grid([codec], asked.bitrates, chosen, asked.images) for codec in codecs]
@@ -171,17 +167,6 @@ class Measured:
         return f"{told}{photos} ({source}); {when} ({span}code {commits}; {machines})"
 
 
-def open_photographs(name: str) -> tuple[ImageDataset, str]:
-    """The data set, or under its own name the embedded sample where it cannot be had, and a note saying so."""
-    try:
-        return datasets.load(name), ""
-    except MissingDataError as error:
-        if name == FALLBACK:
-            raise
-        logger.warning("%s", error)
-        return datasets.load(FALLBACK), f"(the data set {name} cannot be had here)"
-
-
 def measure(
     study: Study,
     stored: Path,
@@ -196,7 +181,7 @@ def measure(
     A stored number counts if codec version and settings, data set, image, rate and metric protocol are the
     same; numbers that an earlier run left in `out` count too. `chosen` are codecs that are loaded already.
     """
-    photographs, note = open_photographs(study.dataset)
+    photographs, note = datasets.load_or_sample(study.dataset)
     images = len(photographs) if study.images is None else min(study.images, len(photographs))
     grid = study.grid(rate_codecs.get(study.codecs, device) if chosen is None else chosen, images)
     wanted = Wanted(photographs, [grid])

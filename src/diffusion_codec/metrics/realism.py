@@ -1,8 +1,11 @@
 """FID and KID of patches, by the scheme of HiFiC (Mentzer et al., NeurIPS 2020, arXiv 2006.09965, appendix A.7).
 
 Each picture is cut into patches of 256 x 256, then once more from a grid shifted by 128, so that no picture is
-resized and few pictures give many patches. Both distances compare two *sets* of features; neither looks at pairs.
+resized and few pictures give many patches. Both distances compare two *sets* of features; neither asks whether a
+patch is like its own original.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ _PROTOCOL = (
 )
 PROTOCOLS = {
     "fid-packaged": f"FID; {_PROTOCOL}",
-    "kid-packaged": f"KID, unbiased estimate on all patches, cubic kernel; {_PROTOCOL}",
+    "kid-packaged": f"KID, cubic kernel, over pairs of patches of two different photographs; {_PROTOCOL}",
 }
 """Metrics of sets. Numbers with the usual Inception would be other metrics, with other names."""
 
@@ -66,13 +69,38 @@ def _triangular(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.linalg.qr(x, mode="r"))
 
 
-def kid(a: Features, b: Features) -> float:
-    """Squared maximum mean discrepancy with the kernel (x'y / D + 1)^3, unbiased: may come out below 0."""
-    from torchmetrics.image.kid import poly_mmd
+def kernel_sums(
+    a: Sequence[Features], b: Sequence[Features]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What :func:`kid` is made of, by pairs of photographs: (kernel, number of pairs of patches), both P x P.
 
-    _check(a, b)
-    x, y = (torch.from_numpy(v.astype(np.float64)) for v in (a, b))
-    if len(x) != len(y):  # torchmetrics wants two sets of one size
-        size = min(len(x), len(y))
-        x, y = x[:size], y[:size]
-    return float(poly_mmd(x, y))
+    ``a`` and ``b`` hold the features of each of P photographs, N_p x D, original and decoded. The kernel of Bińkowski
+    et al. (ICLR 2018), (x'y / D + 1)^3, is summed over all patches x of one photograph and y of the other: within a,
+    plus within b, less across in both directions. A photograph with itself counts 0: its patches overlap, and are
+    those of its decoded self, so that they are no independent draws from two sets.
+    """
+    from torchmetrics.image.kid import poly_kernel
+
+    counts = [len(rows) for rows in a]
+    if counts != [len(rows) for rows in b] or np.count_nonzero(counts) < 2:
+        raise BadInputError(
+            f"two or more photographs are needed, with equally many patches in both sets, not {counts} and "
+            f"{[len(rows) for rows in b]}"
+        )
+    x, y = (torch.from_numpy(np.concatenate(rows).astype(np.float64)) for rows in (a, b))
+    across = poly_kernel(x, y)
+    kernel = poly_kernel(x, x) + poly_kernel(y, y) - across - across.T
+    member = np.repeat(np.eye(len(counts)), counts, axis=0)  # patches x photographs
+    others = 1 - np.eye(len(counts))
+    return others * (member.T @ kernel.numpy() @ member), others * np.outer(counts, counts)
+
+
+def kid(
+    sums: NDArray[np.float64], pairs: NDArray[np.float64], times: NDArray[np.int64] | None = None
+) -> float:
+    """Squared maximum mean discrepancy of two sets of photographs by :func:`kernel_sums`, each counted ``times`` (P,).
+
+    Unbiased where photographs have equally many patches; may come out below 0.
+    """
+    drawn = np.ones(len(sums)) if times is None else times
+    return float(drawn @ sums @ drawn / (drawn @ pairs @ drawn))
