@@ -20,10 +20,11 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from diffusion_codec import bitstream, codec_weights
 from diffusion_codec.backbone import Backbone
+from diffusion_codec.closed import Closed
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.image_io import load_image
@@ -33,18 +34,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PLACEHOLDERS = ("file", "weights", "backbone", "steps", "symbols", "picture")
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Tolerance(_Closed):
+class Tolerance(Closed):
     """Largest allowed difference of 8-bit pixels: root of the mean square, and of any single value."""
 
     rms: float
     peak: int
 
 
-class Golden(_Closed):
+class Golden(Closed):
     """A file every decoder of the format must read.
 
     ``header``: fields as ``diffusion-codec info --json`` names them. ``symbols``: shape of the latent.
@@ -62,7 +59,7 @@ class Golden(_Closed):
     picture: str
 
 
-class Refused(_Closed):
+class Refused(Closed):
     """A file every decoder must refuse; ``error`` is what this package raises."""
 
     file: str
@@ -72,7 +69,7 @@ class Refused(_Closed):
     error: str
 
 
-class Manifest(_Closed):
+class Manifest(Closed):
     """What is expected of a decoder of one format version; ``steps`` are DDIM steps."""
 
     schema_: Literal[1] = Field(alias="schema")

@@ -21,10 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffusion_codec._download import DownloadError, download, from_package, quarantine, writing
 from diffusion_codec._download import sha256_of as sha256_of
+from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, MissingDataError
 
 Origin = Literal["mirror", "cache", "network", "embedded"]
@@ -42,11 +43,7 @@ class ManifestError(BadInputError):
     """The manifest cannot be read, or a name is asked for that it does not hold."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileEntry(_Closed):
+class FileEntry(Closed):
     """One file: path inside its folder, bytes, SHA-256."""
 
     name: str
@@ -61,7 +58,7 @@ class FileEntry(_Closed):
         return self
 
 
-class Listing(_Closed):
+class Listing(Closed):
     """A folder known as a whole: number of files, bytes, and the hash of its listing (`listing_sha256`)."""
 
     files: Size
@@ -69,7 +66,7 @@ class Listing(_Closed):
     sha256: Sha256
 
 
-class Archive(_Closed):
+class Archive(Closed):
     """A zip archive of images at an official address."""
 
     source: Address
@@ -77,7 +74,7 @@ class Archive(_Closed):
     sha256: Sha256
 
 
-class Package(_Closed):
+class Package(Closed):
     """One file inside a Python package; `wheel_platform` is absent for a source archive."""
 
     requirement: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[0-9.]+$")]
@@ -88,14 +85,14 @@ class Package(_Closed):
     wheel_platform: str | None = None
 
 
-class Prefixed(_Closed):
+class Prefixed(Closed):
     """A file published with only the first digits of its SHA-256; `tensors_sha256` decides after reading."""
 
     source: Address
     sha256_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
-class Entry(_Closed):
+class Entry(Closed):
     """One data set or weight file of the manifest; `data/README.md` explains every field."""
 
     kind: Literal["images", "septuplets", "weights", "backbone"]
@@ -124,7 +121,7 @@ class Entry(_Closed):
         return self.kind == "weights" and len(self.files) <= 1
 
 
-class Manifest(_Closed):
+class Manifest(Closed):
     """All entries by name."""
 
     schema_: Literal[1] = Field(alias="schema")
@@ -325,8 +322,10 @@ class Store:
 def _path(entry: Entry, folder: Path) -> Path:
     if not entry.single:
         return folder
-    names = [file.name for file in entry.files] or [name for name, _ in _alternatives(entry)]
-    return next(folder / name for name in names if (folder / name).is_file())
+    if entry.files:
+        return folder / entry.files[0].name
+    there = [(folder / name, start) for name, start in _alternatives(entry) if (folder / name).is_file()]
+    return next(path for path, start in there if len(there) == 1 or _sha256(path).startswith(start))
 
 
 def _alternatives(entry: Entry) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Memory: what this process has held, and amounts as people write them."""
 
+import math
 import re
 import sys
 
@@ -36,4 +37,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise BadInputError(f"{text!r} is no amount of memory; write 700M or 1.5G")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    size = float(match[1]) * UNITS[match[2].upper()]
+    if size == math.inf:
+        raise BadInputError("no machine has so much memory; write 700M or 1.5G")
+    return int(size)

@@ -207,8 +207,8 @@ def test_what_a_description_brings_is_told_picture_by_picture(tmp_path: Path) ->
     rows = ["dataset,image,t,denoiser,told,guidance,latent_mse,psnr,lpips-alex"]
     for image, gain in (("a", 1.0), ("b", 3.0)):
         for t in (100, 400):
-            rows.append(f"k,{image},{t},trained on without,nothing,1.0,0.10,20.0,0.5")
-            rows.append(f"k,{image},{t},trained on with,its description,2.0,0.09,{20 + gain},0.4")
+            rows.append(f"k,{image},{t},trained without descriptions,nothing,1.0,0.10,20.0,0.5")
+            rows.append(f"k,{image},{t},trained with descriptions,its description,2.0,0.09,{20 + gain},0.4")
     path.write_text("\n".join(rows) + "\n")
     (row,) = beyond.described_table(path).to_dict("records")
     assert row["told"] == "its description, guidance 2"
@@ -222,10 +222,10 @@ def test_the_stored_descriptions_say_what_the_book_says() -> None:
     assert changes.image.nunique() == 8
     ways = changes.groupby(["denoiser", "told", "guidance"]).mean(numeric_only=True)
     own, anothers, strong = (
-        ways.loc[("trained on with", *way)]
+        ways.loc[("trained with descriptions", *way)]
         for way in (("its description", 1.0), ("another's description", 1.0), ("its description", 4.0))
     )
-    nothing = ways.loc[("trained on with", "nothing", 1.0)]
+    nothing = ways.loc[("trained with descriptions", "nothing", 1.0)]
     assert abs(own["psnr"] - anothers["psnr"]) < 0.02
     assert abs(own["lpips-alex"] - anothers["lpips-alex"]) < 0.002
     for told in (own, anothers):
@@ -347,7 +347,7 @@ def test_the_stored_choices_say_what_the_book_says() -> None:
         assert abs(low_lpips[spacing] - low_lpips[base]) < 0.01
     for noisy in ("3, half the noise drawn anew", "3, noise drawn anew (DDPM)"):
         assert beyond.better(table, noisy, base) == "worse in both measures"
-    less, match = (f"tied: {level}, one step" for level in ("0.8 of the matched level", "matched"))
+    less, match = (f"tied: {level}, one DDIM step" for level in ("0.8 of the matched level", "matched"))
     assert lpips[less] < lpips[match]
     assert low_lpips[less] < low_lpips[match]
     assert lpips["a tenth nearer to zero, no denoising"] < lpips["no denoising"] - limits["lpips-alex"]
@@ -452,7 +452,7 @@ def test_the_stored_trial_of_training_says_what_the_book_says() -> None:
     ]
     assert latent["lpips-alex at 0.05"].max() < rounded["lpips-alex at 0.05"].min()
     assert latent[declared].max() < 1.2
-    for name in ("eight crops a step", "1000 steps"):
+    for name in ("eight crops a step", "1000 training steps"):
         (more,) = kinds[name].to_dict("records")
         assert more[declared] > 2 * base[declared].max()
         assert abs(more[f"{lpips}, t matched"] - base[f"{lpips}, t matched"].mean()) < 0.01
@@ -469,7 +469,7 @@ def test_the_stored_trial_of_construction_says_what_the_book_says() -> None:
     runs = stored_runs("trial").set_index("variant")
     base, tied, universal = (
         runs.loc[name]
-        for name in ("as here", "t tied to one step for all channels", "tied, universal quantisation")
+        for name in ("as here", "t tied to one step size for all channels", "tied, universal quantisation")
     )
     ships = (
         pd.read_csv(repository_root() / "data/results/codec_choices.csv")

@@ -21,6 +21,7 @@ quantity = "tensors that changed"
 replicated = { at_most = 0 }
 partly = { at_most = 2 }
 ours = 0
+verdict = "replicated"
 tolerance = 0.5
 figure = "f"
 notebook = "n"
@@ -75,12 +76,20 @@ def test_what_leaves_its_tolerance_is_a_problem_and_can_be_accepted(house):
     assert "1 was measured, the ledger says 0" in problems[0]
     assert "does not know it yet" in problems[1]
     changed = claims.accept(house / "claims.toml", list(read(house).values()))
-    assert changed == ["C2: 0.0 -> 1.0", "C4: None -> 0.625"]
+    assert changed == [
+        "C2: 0.0 -> 1.0, replicated -> partly",
+        "C4: None -> 0.625, not tested yet -> replicated",
+    ]
     assert [entry.problem for entry in read(house).values()] == [None, None]
     assert read(house)["C2"].claim.partly == Bound(at_most=2)  # bounds are not moved by results
     (house / "results" / "claims" / "C4.json").unlink()
     seal.write(house / "results")
     assert "evidence is gone" in read(house)["C4"].problem
+
+
+def test_a_verdict_that_no_longer_follows_is_a_problem_within_the_tolerance_too(house):
+    put(house, "C2", found(0.25))
+    assert read(house)["C2"].problem == "C2: 0.25 is partly, the ledger says replicated"
 
 
 def test_command_fails_where_a_number_left_its_tolerance(house, monkeypatch):
@@ -154,8 +163,8 @@ def test_realism_counts_rates_at_which_the_intervals_are_apart(tmp_path):
     none.to_csv(tmp_path / "e_realism.csv", index=False)
     both = claims.realism_ratio(tmp_path)
     assert both.value == 0.25
-    assert "1 of 2 rates on 8 photographs of d; 0 of 2 rates on 8 photographs of e" in both.protocol
-    assert "touch those of avif, vvc," in found.protocol
+    assert "1 of 2 rates on 8 photographs of d (against at 0.1: avif vvc, at 0.2: avif)" in both.protocol
+    assert "0 of 2 rates on 8 photographs of e" in both.protocol
     assert claims.realism_ratio(tmp_path / "nowhere") is None
 
 

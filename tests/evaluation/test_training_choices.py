@@ -31,7 +31,7 @@ def recipe(name: str) -> CodecRecipe:
 
 
 def test_what_differs_is_what_the_names_say() -> None:
-    names = ("as here", "lambda itself as the plane", "one starting step for all lambda")
+    names = ("as here", "lambda itself as the plane", "one starting step size for all lambda")
     plain, plane, one = (NAMED[name].estimation(tied=False) for name in names)
     assert torch.equal(plain.told(LAMBDAS), LAMBDAS.log2() / 4)
     assert torch.equal(plane.told(LAMBDAS) * 2**18, LAMBDAS)

@@ -1,7 +1,7 @@
 """`python -m diffusion_codec.audit`: measure everything the chapter on hallucination shows, into data/results/.
 
-What is measured already for the same versions is kept. Two cores: about 20 minutes of one of them from nothing.
-Needs the extra `audit` (`make audit` installs it).
+What is measured already for the same versions is kept, but for the map of spread. Two cores: about 20 minutes of one
+of them from nothing. Needs the extra `audit` (`make audit` installs it).
 """
 
 import json

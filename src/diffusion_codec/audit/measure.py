@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def _append(
     progress: Progress | None,
 ) -> None:
     out = writer.path
-    there = {(r.codec, r.image, r.target_bpp) for r in writer.done.records}
+    there = {_place(record) for record in writer.done.records}
     total, done = len(subjects) * sum(len(rates) if c.has_rate else 1 for c in codecs), 0
     readings = _readings(readings_path(out))
     for index, subject in enumerate(subjects):
@@ -71,16 +72,18 @@ def _append(
             point = (codec.name, subject.id, rate)
             if point not in there:
                 rows, found = _point(examiner, index, codec, rate, writer.run.id, examined)
-                writer.append(rows)
                 readings[point] = found.reading
+                _write_readings(
+                    readings_path(out), readings
+                )  # first: a point that has rows is not read again
+                writer.append(rows)
             done += 1
             if progress is not None:
                 progress(done, total)
-        _write_readings(readings_path(out), readings)
 
 
 def drop_outdated(out: Path, run: Run, codecs: Sequence[RateCodec]) -> int:
-    """Remove what other codec versions, subjects or protocols gave, and failures: how many rows."""
+    """Remove what other codec versions, subjects or protocols gave, failures, and points cut off: how many rows."""
     dropped = study.drop_outdated(out, codecs)
     results = records.read(out)
     same = [
@@ -89,10 +92,16 @@ def drop_outdated(out: Path, run: Run, codecs: Sequence[RateCodec]) -> int:
         if results.run(record).dataset_sha256 == run.dataset_sha256
         and results.run(record).protocols.get(record.metric) == run.protocols.get(record.metric)
     ]
+    values = Counter(_place(record) for record in same)
+    same = [r for r in same if r.value is None or values[_place(r)] == len(run.protocols)]
     gone = len(results.records) - len(same)
     if gone:
         records.write(out, Results(same, results.runs.values()))
     return dropped + gone
+
+
+def _place(record: Record) -> Point:
+    return record.codec, record.image, record.target_bpp
 
 
 def _points(codecs: Sequence[RateCodec], rates: Sequence[float]) -> Iterator[tuple[RateCodec, float | None]]:

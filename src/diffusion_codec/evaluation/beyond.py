@@ -146,7 +146,7 @@ def dither_gain(table: pd.DataFrame, denoiser: str, t: int) -> float:
     return float(rows.psnr[True] - rows.psnr[False])
 
 
-def described(path: Path, than: str = "trained on without") -> pd.DataFrame:
+def described(path: Path, than: str = "trained without descriptions") -> pd.DataFrame:
     """`denoisers_described.csv` as changes against one denoiser, means over timesteps, a row a picture and way to ask.
 
     Columns: denoiser, told, guidance, image, latent_mse (per cent), psnr (dB), lpips-alex.
@@ -162,7 +162,7 @@ def described(path: Path, than: str = "trained on without") -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def described_table(path: Path, than: str = "trained on without") -> pd.DataFrame:
+def described_table(path: Path, than: str = "trained without descriptions") -> pd.DataFrame:
     """:func:`described` for readers: means over pictures, and in brackets the least and the greatest of a picture."""
     rows = []
     for (denoiser, told, guidance), asked in described(path, than).groupby(

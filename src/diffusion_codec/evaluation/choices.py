@@ -22,6 +22,7 @@ from diffusion_codec.codec import DEFAULT_STEPS, Analysis, Codec, UnreachableSiz
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError, in_one_line
+from diffusion_codec.evaluation.tables import stored
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics.base import Pixels
 from diffusion_codec.parameter_estimation import ParameterEstimation, Parameters
@@ -202,8 +203,8 @@ CHOICES = (
     Choice("t", "tied: 1.2 of the matched level", change=scaled_timestep(1.2)),
     Choice("t", "tied: 0.8 of the matched level", change=scaled_timestep(0.8)),
     Choice("t", "tied: 0.6 of the matched level", change=scaled_timestep(0.6)),
-    Choice("t", "tied: matched, one step", change=scaled_timestep(1.0), steps=1),
-    Choice("t", "tied: 0.8 of the matched level, one step", change=scaled_timestep(0.8), steps=1),
+    Choice("t", "tied: matched, one DDIM step", change=scaled_timestep(1.0), steps=1),
+    Choice("t", "tied: 0.8 of the matched level, one DDIM step", change=scaled_timestep(0.8), steps=1),
     Choice("quantisation", "dither, coder unaware", dither_seed=0),
     Choice("quantisation", "decoded a tenth nearer to zero", towards_zero=0.1),
     Choice("quantisation", "a tenth nearer to zero, no denoising", towards_zero=0.1, steps=0),
@@ -383,6 +384,8 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Each open choice of the paper against its most general form, at equal rates (20 minutes of one core)."""
+    of_backbone = "" if backbone == "mini" else f"_{Path(backbone).name}"
+    target = stored(f"codec_choices{of_backbone}.csv", out)
     options = asked(CHOICES, question or [])
     names = {choice.weights for choice in options}
     weights = {
@@ -395,10 +398,8 @@ def main(
     texts = embeddings(loaded, backbone, options)
     table = compare(loaded, weights, pictures, options=options, texts=texts)
     table.insert(0, "dataset", pictures.name)
-    of_backbone = "" if backbone == "mini" else f"_{Path(backbone).name}"
-    out = out or Path(f"data/results/codec_choices{of_backbone}.csv")
-    table = merged(out, table, ["dataset", "choice"], [choice.name for choice in CHOICES])
-    write_atomically(out, table.to_csv(index=False).encode(), force=True)
+    table = merged(target, table, ["dataset", "choice"], [choice.name for choice in CHOICES])
+    write_atomically(target, table.to_csv(index=False).encode(), force=True)
     typer.echo(table.to_string(index=False))
 
 

@@ -1,15 +1,15 @@
 """`python -m diffusion_codec.evaluation.claims`: the ledger of the paper's claims, decided by numbers.
 
 `data/claims.toml` says for each claim what is measured, from which number on it counts as replicated or partly so,
-and what we found with its tolerance. The number itself is read from `data/results/` every time. A number that left
-its tolerance, or a verdict that no longer follows, is an error: what the book says must be what was measured.
+and what we found: number, tolerance, verdict. The number itself is read from `data/results/` every time. A number that
+left its tolerance, or a verdict that no longer follows, is an error: what the book says must be what was measured.
 """
 
 import json
 import shutil
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 import typer
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from diffusion_codec import fetch
+from diffusion_codec.closed import Closed
 from diffusion_codec.codec_weights import DEFAULT, embedded_weights
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation import records, seal
@@ -45,11 +46,7 @@ class ClaimsError(BadInputError):
     """The ledger cannot be read, or a number is not where the ledger says it is."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Bound(_Closed):
+class Bound(Closed):
     """A side of the line: `at_most`, `at_least`, or both."""
 
     at_most: float | None = None
@@ -67,8 +64,8 @@ class Bound(_Closed):
         return " and ".join(part for part in (low, high) if part)
 
 
-class Claim(_Closed):
-    """One row of the ledger as written down; `ours` and `tolerance` are absent until it was measured."""
+class Claim(Closed):
+    """One row of the ledger as written down; `ours` is absent until it was measured."""
 
     claim: str
     quantity: str
@@ -76,12 +73,13 @@ class Claim(_Closed):
     partly: Bound | None = None
     ours: float | None = None
     tolerance: float
+    verdict: Verdict = "not tested yet"
     not_testable: str = ""
     figure: str
     notebook: str
 
 
-class Evidence(_Closed):
+class Evidence(Closed):
     """A number with all a reader needs to judge it; what other measurements leave in `data/results/claims/`.
 
     `not_testable` says why the number, though measured, cannot decide the claim (for instance: another machine).
@@ -134,6 +132,8 @@ class Entry:
             return f"{self.id}: {found.value:.4g} was measured, the ledger does not know it yet"
         if abs(found.value - ours) > self.claim.tolerance:
             return f"{self.id}: {found.value:.4g} was measured, the ledger says {ours:g} ± {self.claim.tolerance:g}"
+        if self.verdict != self.claim.verdict:
+            return f"{self.id}: {found.value:.4g} is {self.verdict}, the ledger says {self.claim.verdict}"
         return None
 
 
@@ -207,6 +207,8 @@ def fewest_steps(folder: Path) -> Evidence | None:
     enough = max(int((row <= row.min() * 1.01).idxmax()) for _, row in means.iterrows())
     tried = ", ".join(str(int(steps)) for steps in means.columns)
     begins = pd.read_csv(way).groupby("target_bpp")["timestep"].mean()
+    if not set(STEPS_BITRATES) <= set(begins.index):
+        return None
     told = ", ".join(f"{t:.0f} at {rate:g}" for rate, t in begins.items())
     return Evidence(
         value=float((begins[list(STEPS_BITRATES)] < SCHEDULE / 10).mean()) if enough < SCHEDULE / 10 else 0.0,
@@ -228,18 +230,16 @@ def realism_ratio(folder: Path) -> Evidence | None:
     verdicts = [below for rates in won.values() for below in rates.values()]
     if not verdicts:
         return None
-    tables = pd.concat(found.values())
-    kid = tables[tables["metric"] == "kid-packaged"]
-    rivals = ", ".join(_realism_rivals(kid)["codec"].unique())
+    protocol = next(iter(found.values())).query("metric == 'kid-packaged'")["protocol"].iloc[0]
     counted = "; ".join(
         f"{sum(won[name].values())} of {len(won[name])} rates on {table['images'].max()} photographs of "
-        f"{table['dataset'].iloc[0]}"
+        f"{table['dataset'].iloc[0]} (against {_rivals_told(table)})"
         for name, table in found.items()
     )
     return Evidence(
         value=sum(verdicts) / len(verdicts),
-        protocol=f"mini; {kid['protocol'].iloc[0]}; {counted}; 95 % intervals (bootstrap over photographs) must not "
-        f"touch those of {rivals}, where their files are no more than 5 % larger",
+        protocol=f"mini; {protocol}; {counted}; 95 % intervals (bootstrap over photographs) must not touch those of "
+        "rivals whose files are no more than 5 % larger",
         files=tuple(found),
         made="make realism",
     )
@@ -250,18 +250,23 @@ def realism_won(table: pd.DataFrame, metric: str) -> dict[float, bool]:
 
     ``table`` is a stored realism table. A rival's files may be 5 % larger, no more.
     """
+    return {rate: bool(own["high"] < rivals["low"].min()) for rate, own, rivals in _contests(table, metric)}
+
+
+def _contests(table: pd.DataFrame, metric: str) -> Iterator[tuple[float, pd.Series, pd.DataFrame]]:
+    """(rate, the default weights' row, those of the rivals whose files are small enough) of every rate that has one."""
     rows = table[table["metric"] == metric]
-    rivals, won = _realism_rivals(rows), {}
+    conventional = rows[rows["target_bpp"].notna() & ~rows["codec"].str.startswith("dfc-")]
     for _, own in rows[rows["codec"] == "dfc-mini"].sort_values("target_bpp").iterrows():
-        same = rivals["target_bpp"] == own["target_bpp"]
-        other = rivals[same & (rivals["bpp"] <= own["bpp"] * (1 + RATE_SLACK))]
-        if len(other):
-            won[float(own["target_bpp"])] = bool(own["high"] < other["low"].min())
-    return won
+        same = conventional["target_bpp"] == own["target_bpp"]
+        rivals = conventional[same & (conventional["bpp"] <= own["bpp"] * (1 + RATE_SLACK))]
+        if len(rivals):
+            yield float(own["target_bpp"]), own, rivals
 
 
-def _realism_rivals(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["target_bpp"].notna() & ~table["codec"].str.startswith("dfc-")]
+def _rivals_told(table: pd.DataFrame) -> str:
+    contests = _contests(table, "kid-packaged")
+    return ", ".join(f"at {rate:g}: {' '.join(rivals['codec'])}" for rate, _, rivals in contests)
 
 
 def training_images(folder: Path) -> Evidence | None:
@@ -372,20 +377,23 @@ def _files(entries: list[Entry]) -> list[str]:
 
 
 def accept(path: Path, entries: list[Entry]) -> list[str]:
-    """Write what was measured into the ledger's `ours`; what was changed. The bounds stay as they are."""
+    """Write what was measured into the ledger's `ours` and `verdict`; what was changed. The bounds stay as they are."""
     blocks = path.read_text(encoding="utf-8").split("\n[")
     changed = []
     for entry in entries:
-        wanted = None if entry.evidence is None else float(f"{entry.evidence.value:.4g}")
-        if wanted == entry.claim.ours or entry.problem is None:
+        if entry.problem is None:
             continue
+        wanted = None if entry.evidence is None else float(f"{entry.evidence.value:.4g}")
         for number, block in enumerate(blocks):
             if block.lstrip("[").startswith(f"{entry.id}]"):
-                lines = [line for line in block.split("\n") if not line.startswith("ours = ")]
+                lines = [line for line in block.split("\n") if not line.startswith(("ours = ", "verdict = "))]
                 at = next(i for i, line in enumerate(lines) if line.startswith("tolerance = "))
-                lines[at:at] = [] if wanted is None else [f"ours = {wanted!r}"]
+                told = [] if wanted is None else [f"ours = {wanted!r}", f'verdict = "{entry.verdict}"']
+                lines[at:at] = told
                 blocks[number] = "\n".join(lines)
-        changed.append(f"{entry.id}: {entry.claim.ours} -> {wanted}")
+        changed.append(
+            f"{entry.id}: {entry.claim.ours} -> {wanted}, {entry.claim.verdict} -> {entry.verdict}"
+        )
     write_atomically(path, "\n[".join(blocks).encode(), force=True)
     return changed
 
@@ -396,7 +404,7 @@ def main(
         bool, typer.Option("--accept", help="Write what was measured into data/claims.toml.")
     ] = False,
 ) -> None:
-    """Print the ledger; exit 1 where a number left its tolerance."""
+    """Print the ledger; exit 1 where a number left its tolerance, or a verdict changed."""
     console = Console(stderr=True)
     try:
         entries = ledger()

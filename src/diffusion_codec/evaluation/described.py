@@ -24,6 +24,7 @@ from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.entropy.model import CHANNELS
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.codecs import Pixels
+from diffusion_codec.evaluation.tables import stored
 from diffusion_codec.metrics import inception
 from diffusion_codec.training.card import to_pixels, to_tensor
 from diffusion_codec.training.configuration import read_config
@@ -168,11 +169,11 @@ class Way:
 
 
 def ways(reader: DescribedDenoiser, other: DescribedDenoiser, own: Tensor, anothers: Tensor) -> list[Way]:
-    """All that are compared: ``other`` was trained on without descriptions; ``own`` is the picture's description."""
-    nothing, read = torch.zeros_like(own), "trained on with"
+    """All that are compared: ``other`` was trained without descriptions; ``own`` is the picture's description."""
+    nothing, read = torch.zeros_like(own), "trained with descriptions"
     return [
         Way("as it ships", "nothing", None, nothing),
-        Way("trained on without", "nothing", other, nothing),
+        Way("trained without descriptions", "nothing", other, nothing),
         Way(read, "nothing", reader, nothing),
         Way(read, "its description", reader, own),
         Way(read, "another's description", reader, anothers),
@@ -214,11 +215,14 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder of the two runs; those found there are continued.")],
     config: Annotated[str, typer.Option(help="Of the denoiser recipe, or a YAML file.")] = "described",
     photos: Annotated[Path | None, typer.Option(help="Folder of training photographs.")] = None,
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/denoisers_described.csv"),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/denoisers_described.csv.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 8,
 ) -> None:
     """Train the denoiser on with descriptions of the pictures and without, and compare what they make of latents."""
+    target = stored("denoisers_described.csv", out, whole=(dataset, limit) == ("kodak", 8))
     settings = read_config("denoiser", config, DenoiserConfig)
     backbone = Backbone.from_pretrained("mini")
     seen, latents = photos_with_latents(photos, settings.photos_limit, backbone, runs / "cache")
@@ -234,7 +238,7 @@ def main(
     names = [item.id for item in pictures]
     table = measure(backbone, reader, other, pictures, dict(zip(names, told, strict=True)))
     table.insert(0, "dataset", pictures.name)
-    table.to_csv(out, index=False)
+    table.to_csv(target, index=False)
     typer.echo(
         table.groupby(["t", "denoiser", "told", "guidance"], sort=False).mean(numeric_only=True).to_string()
     )

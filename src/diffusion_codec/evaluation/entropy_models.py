@@ -23,6 +23,7 @@ from diffusion_codec.entropy.model import CHANNELS, EntropyModel
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.learned import latents_of, quantised
 from diffusion_codec.evaluation.noise import entropy_bits
+from diffusion_codec.evaluation.tables import stored
 
 LAMBDAS = [2.0 ** (-2 + 1.6 * i) for i in range(1, 11)]
 
@@ -107,7 +108,9 @@ def main(
         Path,
         typer.Argument(help="Folder of codec weights, as `diffusion-codec train entropy-models` leaves it."),
     ],
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/entropy_models.csv"),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/entropy_models.csv.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     backbone: Annotated[str, typer.Option(help="Whose latents.")] = "mini",
     integers: Annotated[
@@ -115,6 +118,7 @@ def main(
     ] = True,
 ) -> None:
     """Bits of every entropy model of a folder, from rates of 0.02 bits per pixel up."""
+    target = stored("entropy_models.csv", out, whole=dataset == "kodak")
     loaded = {path.stem: codec_weights.load(path) for path in sorted(models.glob("*.safetensors"))}
     if not loaded:
         raise typer.BadParameter(f"{models} holds no codec weights")
@@ -122,14 +126,14 @@ def main(
     latents = latents_of(Backbone.from_pretrained(backbone), pictures)
     table = compare(loaded, latents, LAMBDAS)
     table.insert(0, "dataset", dataset)
-    table.to_csv(out, index=False)
+    table.to_csv(target, index=False)
     typer.echo(table.to_string(index=False))
     if not integers:
         return
     rounding = codec_weights.load(codec_weights.embedded_weights("independent"))
     cost = cost_of_integers(rounding, latents, LAMBDAS[1:8:2])
     cost.insert(0, "dataset", dataset)
-    cost.to_csv(out.with_name(f"{out.stem}_integers.csv"), index=False)
+    cost.to_csv(target.with_name(f"{target.stem}_integers.csv"), index=False)
     typer.echo(cost.to_string(index=False))
 
 

@@ -19,7 +19,7 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.backbone.options import SMALL_NETWORKS, SMALLEST_TILE, Tiles
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError, in_one_line
-from diffusion_codec.evaluation.tables import keep
+from diffusion_codec.evaluation.tables import keep, stored
 from diffusion_codec.metrics.base import Pixels
 
 MEASURES = ("psnr", "lpips-alex")
@@ -115,16 +115,19 @@ def _measured(
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/large_pictures.csv"),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/large_pictures.csv.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
 ) -> None:
     """Code mosaics and enlarged photographs in one piece and in tiles; takes an hour of one core."""
+    target = stored("large_pictures.csv", out, whole=dataset == "kodak")
     codec = Codec(Backbone.from_pretrained("mini"), codec_weights.load(codec_weights.embedded_weights()))
     pictures = datasets.load(dataset)
     rows = pd.DataFrame(list(compare(codec, [item.pixels() for item in pictures])))
     keys = ["picture", "rate", "worked_on"]
     table = rows.groupby(keys, as_index=False, sort=False).mean().round(4)
-    keep(table, pictures, out)
+    keep(table, pictures, target)
 
 
 if __name__ == "__main__":

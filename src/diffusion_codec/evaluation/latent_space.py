@@ -20,7 +20,7 @@ from diffusion_codec.codec import Codec
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.noise import to_pixels, to_signed
-from diffusion_codec.evaluation.tables import keep
+from diffusion_codec.evaluation.tables import keep, stored
 from diffusion_codec.fetch import locate
 from diffusion_codec.training.latents import load_taesd
 
@@ -64,15 +64,18 @@ def compare(codec: Codec, teacher: AutoencoderTiny, pictures: ImageDataset) -> p
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/latent_space.csv"),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/latent_space.csv.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.", min=1)] = None,
 ) -> None:
     """Decode the latents of `mini` by TAESD, and the other way round."""
+    target = stored("latent_space.csv", out, whole=(dataset, limit) == ("kodak", None))
     codec = Codec(Backbone.from_pretrained("mini"), codec_weights.load(codec_weights.embedded_weights()))
     pictures = datasets.load(dataset, limit)
     table = compare(codec, load_taesd(locate("taesd").path), pictures)
-    keep(table, pictures, out)
+    keep(table, pictures, target)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from diffusion_codec.entropy.model import CHANNELS, HYPER_RADIUS, EntropyModel, 
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.entropy_models import LAMBDAS
 from diffusion_codec.evaluation.learned import latents_of, quantised
+from diffusion_codec.evaluation.tables import stored
 from diffusion_codec.evaluation.transformer_prior import TransformerPrior
 from diffusion_codec.training.codec import CodecConfig, CodecModel, CodecRecipe, Crops
 from diffusion_codec.training.configuration import read_config
@@ -140,13 +141,14 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder of the runs; those found there are continued.")],
     config: Annotated[str, typer.Option(help="Of the entropy recipe, or a YAML file.")] = "others",
     photos: Annotated[Path | None, typer.Option(help="Folder of training photographs.")] = None,
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path(
-        "data/results/entropy_models_other.csv"
-    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/entropy_models_other.csv.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
     """Train every prior, and count its bits of the same integers."""
+    target = stored("entropy_models_other.csv", out, whole=(dataset, limit) == ("kodak", 4))
     settings = read_config("entropy", config, CodecConfig)
     backbone = Backbone.from_pretrained("mini")
     _, seen = photos_with_latents(photos, settings.photos_limit, backbone, runs / "cache")
@@ -163,7 +165,7 @@ def main(
     }
     table = pd.concat(tables, names=["prior"]).reset_index("prior")
     table.insert(0, "dataset", pictures.name)
-    table.to_csv(out, index=False)
+    table.to_csv(target, index=False)
     typer.echo(table.to_string(index=False))
 
 

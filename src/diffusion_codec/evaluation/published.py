@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from diffusion_codec import fetch, metrics
+from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.tables import NotComparableError
 
@@ -19,25 +20,21 @@ class PublishedError(BadInputError):
     """A published number without source or protocol, or a file that is not a table of them."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Protocol(_Closed):
+class Protocol(Closed):
     """How numbers were measured; `same_as_ours` are the metrics that we measure in the same way."""
 
     text: str
     same_as_ours: tuple[str, ...] = ()
 
 
-class Source(_Closed):
+class Source(Closed):
     """Where numbers come from."""
 
     citation: str
     repository: str
 
 
-class Sources(_Closed):
+class Sources(Closed):
     """All protocols and sources by name."""
 
     protocols: dict[str, Protocol]

@@ -1,7 +1,7 @@
 """`python -m diffusion_codec.evaluation.realism`: FID and KID of codecs against bits per pixel, with intervals.
 
 Features are kept picture by picture in `build/realism/`, so that a stopped run goes on where it was; the distances go
-to `data/results/<data set>_realism.csv`. On Kodak about half an hour of two cores, half of it for VVC's search.
+to `data/results/<data set>_realism.csv`. On Kodak half an hour to an hour of two cores, half of it for VVC's search.
 """
 
 import hashlib

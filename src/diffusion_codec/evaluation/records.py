@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from diffusion_codec import fetch
+from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.files import OutputError, write_atomically
 
@@ -45,18 +46,14 @@ class RecordError(BadInputError):
     """A result file is damaged, or its two halves do not belong together."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CodecInfo(_Closed):
+class CodecInfo(Closed):
     """Version (libraries, weights' fingerprint) and settings of a codec."""
 
     version: str
     settings: str
 
 
-class Run(_Closed):
+class Run(Closed):
     """What all rows of one run share. `id` is a hash of the content, so equal runs are one run.
 
     `date` is the day it began, in UTC; runs before 2026-11-26 have none. `seed` is 0: no codec or metric draws.
@@ -84,7 +81,7 @@ class Run(_Closed):
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-class Record(_Closed):
+class Record(Closed):
     """One number, or one failure (`value` None, `error` says why).
 
     `target_bpp` is what was asked for, `bpp` what the file's `bytes` came to (above the target where the codec
@@ -105,7 +102,7 @@ class Record(_Closed):
     steps: int | None = None
     encode_seconds: float | None = None
     decode_seconds: float | None = None
-    ledger: dict[str, int] = {}
+    ledger: dict[str, int] = Field(default_factory=dict)
     error: str = ""
 
     @field_validator("*", mode="before")
@@ -148,8 +145,10 @@ def read(path: Path) -> Results:
         with path.open(newline="", encoding="utf-8") as file:
             records = [Record.model_validate(row) for row in csv.DictReader(file)]
         runs = json.loads(runs_path(path).read_text(encoding="utf-8"))
+        if not isinstance(runs, dict):
+            raise RecordError(f"{runs_path(path)} describes no runs")
         results = Results(records, [Run.model_validate(run) for run in runs.values()])
-    except (ValidationError, json.JSONDecodeError, csv.Error) as error:
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: {error}") from error
     if set(results.runs) != set(runs):
         raise RecordError(f"{runs_path(path)} was edited: a run's hash is not that of its content")

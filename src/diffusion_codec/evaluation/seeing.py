@@ -16,7 +16,7 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec, lambda_of
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.choices import MEASURES, Choice, Seen, analysed, latents_of_others, prepared
-from diffusion_codec.evaluation.tables import keep
+from diffusion_codec.evaluation.tables import keep, stored
 
 QUALITIES = (10.0, 20.0, 30.0, 50.0)
 """Settings whose lambda takes `independent` from about 0.03 to 0.2 bits per pixel."""
@@ -62,18 +62,21 @@ def compare(
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/seeing.csv"),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/seeing.csv.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.", min=2)] = None,
 ) -> None:
     """Files of the same lambda from a P_phi that sees the picture and from a blind one."""
+    target = stored("seeing.csv", out, whole=(dataset, limit) == ("kodak", None))
     backbone = Backbone.from_pretrained("mini")
     weights = codec_weights.load(codec_weights.embedded_weights("independent"))
     others = latents_of_others(Codec(backbone, weights))
     seeing, blind = (prepared(choice, backbone, weights, others) for choice in P_PHI)
     pictures = datasets.load(dataset, limit)
     table = compare(seeing, blind, analysed(seeing, pictures))
-    keep(table, pictures, out)
+    keep(table, pictures, target)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from diffusion_codec.errors import MissingDataError
 from diffusion_codec.evaluation import codecs as rate_codecs
 from diffusion_codec.evaluation import parameters, records
 from diffusion_codec.evaluation.codecs import RateCodec
-from diffusion_codec.evaluation.records import Results
+from diffusion_codec.evaluation.records import CodecInfo, Record, Results
 from diffusion_codec.evaluation.sweep import Grid, Progress, Wanted, key_of, measured, sweep_grids
 from diffusion_codec.evaluation.tables import summarise
 
@@ -220,18 +220,19 @@ def restrict(results: Results, wanted: Wanted) -> Results:
     return Results(rows, results.runs.values())
 
 
+def outdated(results: Results, codecs: Sequence[RateCodec]) -> list[Record]:
+    """The numbers in a result that other versions or settings of these codecs made."""
+    now = {codec.name: CodecInfo(version=codec.version, settings=codec.settings) for codec in codecs}
+    made = ((record, results.run(record).codecs[record.codec]) for record in results.records)
+    return [r for r, info in made if r.value is not None and now.get(r.codec, info) != info]
+
+
 def drop_outdated(path: Path, codecs: Sequence[RateCodec]) -> int:
-    """Remove from a result failures, and what other versions or settings of these codecs made: how much."""
+    """Remove from a result these codecs' failures, and what other versions or settings of them made: how much."""
     results = records.read(path)
-    now = {codec.name: (codec.version, codec.settings) for codec in codecs}
-    kept = []
-    for record in results.records:
-        info = results.run(record).codecs[record.codec]
-        if record.value is not None and now.get(record.codec, (info.version, info.settings)) == (
-            info.version,
-            info.settings,
-        ):
-            kept.append(record)
+    names = {codec.name for codec in codecs}
+    old = {id(record) for record in outdated(results, codecs)}
+    kept = [r for r in results.records if id(r) not in old and (r.value is not None or r.codec not in names)]
     dropped = len(results.records) - len(kept)
     if dropped:
         records.write(path, Results(kept, results.runs.values()))

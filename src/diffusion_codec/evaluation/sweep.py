@@ -11,7 +11,7 @@ import torch
 
 from diffusion_codec import metrics
 from diffusion_codec.datasets import ImageDataset
-from diffusion_codec.errors import BadInputError, DiffusionCodecError
+from diffusion_codec.errors import BadInputError, DiffusionCodecError, MissingDataError
 from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec, family
 from diffusion_codec.evaluation.codecs import get as get_codecs
 from diffusion_codec.evaluation.records import (
@@ -328,7 +328,10 @@ def _measure(base: Record, coded: Coded, pixels: Pixels, metric: metrics.Metric)
         made |= {"bytes": len(coded.data), "bpp": 8 * len(coded.data) / (base.width * base.height)}
     try:
         made["value"] = metric(pixels, coded.decoded)
-    except metrics.MetricError as error:
+    except MissingDataError:  # no other image would fare better
+        raise
+    except Exception as error:
+        logger.warning("%s of %s: %s", metric.name, base.image, error, exc_info=not _expected(error))
         made["error"] = _words(error)
     return base.model_copy(update=made)
 

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diffusion_codec import metrics
+from diffusion_codec import fetch, metrics
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.records import Record, Results
-from diffusion_codec.files import write_atomically
+from diffusion_codec.evaluation.seal import results_folder
+from diffusion_codec.files import check_target, write_atomically
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -33,11 +34,31 @@ def current(results: Results) -> list[Record]:
     return list(newest.values())
 
 
+def stored(name: str, out: Path | None, *, whole: bool = True) -> Path:
+    """Where a study writes its table: `out`, or `data/results/<name>`; asked before the study, which takes its time.
+
+    Raises:
+        BadInputError: no `out`, and no clone to keep the table in, or the study is not the `whole` that the book shows.
+        OutputError: the file cannot be written.
+    """
+    if out is None and not fetch.in_clone():
+        raise BadInputError(
+            "this is no clone of the project, which would keep the table: name a file with --out"
+        )
+    if out is None and not whole:
+        raise BadInputError(
+            f"data/results/{name} keeps what the book shows: name a file for another with --out"
+        )
+    target = out or results_folder() / name
+    check_target(target, force=True)
+    return target
+
+
 def keep(table: pd.DataFrame, dataset: ImageDataset, out: Path) -> None:
-    """Write a table of means as csv, its data set as the first column, and print it."""
+    """Print a table of means, its data set as the first column, and write it as csv."""
     named = pd.concat([pd.Series(dataset.name, table.index, name="dataset"), table], axis=1)
-    write_atomically(out, named.to_csv(index=False).encode(), force=True)
     print(named.to_string(index=False))
+    write_atomically(out, named.to_csv(index=False).encode(), force=True)
 
 
 def summarise(results: Results, seed: int = 0, images: int | None = None) -> pd.DataFrame:

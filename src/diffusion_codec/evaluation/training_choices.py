@@ -24,6 +24,7 @@ from diffusion_codec.codec_weights import CodecWeights, embedded_weights
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation import choices
+from diffusion_codec.evaluation.tables import stored
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
@@ -184,7 +185,7 @@ class Variant:
 VARIANTS = (
     Variant("base", "as here"),
     Variant("lambda", "lambda itself as the plane", estimation=PlaneOfLambda),
-    Variant("lambda", "one starting step for all lambda", estimation=OneStartingStep),
+    Variant("lambda", "one starting step size for all lambda", estimation=OneStartingStep),
     Variant("lambda", "drawn evenly in lambda", recipe=DrawnEvenly),
     Variant("public lambda", "drawn from 1, 5, 10, 20", recipe=DrawnFromFour),
     Variant(
@@ -197,14 +198,14 @@ VARIANTS = (
     Variant("distortion", "squared error and LPIPS", recipe=WithPerception),
     Variant("latent", "squared error of the latent", recipe=LatentError),
     Variant("before the decoder", "noise instead of rounding", recipe=NoiseShown),
-    Variant("construction", "t tied to one step for all channels", form={"tied": True}),
+    Variant("construction", "t tied to one step size for all channels", form={"tied": True}),
     Variant("construction", "tied, universal quantisation", form={"tied": True, "dithered": True}),
     Variant("denoising", "three DDIM steps", recipe=ThreeSteps),
     Variant("denoising", "no gradient through the U-Net", recipe=NotThroughDenoiser),
     Variant("pace", "a third of the learning rate", pace=1 / 3),
     Variant("pace", "three times the learning rate", pace=3.0),
     Variant("crops", "eight crops a step", form={"batch_size": 8}),
-    Variant("crops", "1000 steps", form={"steps": 1000}),
+    Variant("crops", "1000 training steps", form={"steps": 1000}),
 )
 SHIPS = "as it ships"
 """Question and, after their name, variant of the row of the weights that ship."""
@@ -293,11 +294,14 @@ def main(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each variant.", min=1)] = SEEDS,
     photos: Annotated[Path | None, typer.Option(help="Folder of training photographs.")] = None,
-    out: Annotated[Path, typer.Option(help="Table to write.")] = Path("data/results/training_choices.csv"),
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write; default: data/results/training_choices.csv.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
     """Train P_phi in other ways, and compare; each run takes minutes."""
+    target = stored("training_choices.csv", out)
     variants = choices.asked(VARIANTS, question or [])
     settings = read_config("codec", config, CodecConfig)
     backbone = Backbone.from_pretrained("mini")
@@ -308,8 +312,8 @@ def main(
     names = [*(variant.name for variant in VARIANTS), f"{SHIPPED} {SHIPS}"]
     for row in compare(settings, backbone, crops, loaded, pictures, runs, variants, seeds):
         new = pd.DataFrame([{"dataset": pictures.name, "config": Path(config).stem} | row]).round(4)
-        table = choices.merged(out, new, ["dataset", "config", "variant", "seed"], names)
-        write_atomically(out, table.to_csv(index=False).encode(), force=True)
+        table = choices.merged(target, new, ["dataset", "config", "variant", "seed"], names)
+        write_atomically(target, table.to_csv(index=False).encode(), force=True)
         typer.echo(new.to_string(index=False))
 
 

@@ -21,7 +21,7 @@ ORDER = ("jpeg", "webp", "avif", CONSERVATIVE, OWN)
 def look(codec: str) -> Line:
     """A codec's line; the conservative decoder is told from the ordinary one by its dashes."""
     if codec == CONSERVATIVE:
-        return Line("this codec (mini), fidelity 0", COLOURS["orange"], "o", "--")
+        return Line("this codec (mini), cautious (fidelity 0)", COLOURS["orange"], "o", "--")
     return line(codec)
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -48,14 +49,20 @@ def trunk(net: Net, store: fetch.Store | None = None) -> Trunk:
     store = store or fetch.store()
     name, kept = f"lpips-{net}-trunk", _kept(net, store)
     located = store.find(name)
-    if located is None and kept.exists():
+    if located is not None and located.origin == "mirror":
+        return _checked(net, name, _read(net, located.path), located.origin, store)
+    if kept.exists():
         return _checked(net, name, load_file(kept), "cache", store)
-    located = located or store.locate(name)
-    found = _checked(net, name, _read(net, located.path), located.origin, store)
-    if located.origin == "network":
-        _keep(found.tensors, kept)
-        located.path.unlink()
-    return found
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):  # one process fetches, the others find what it kept
+        if kept.exists():
+            return _checked(net, name, load_file(kept), "cache", store)
+        located = store.locate(name)
+        found = _checked(net, name, _read(net, located.path), located.origin, store)
+        if located.origin == "network":
+            _keep(found.tensors, kept)
+            located.path.unlink()
+        return found
 
 
 def available(net: Net, store: fetch.Store | None = None) -> bool:

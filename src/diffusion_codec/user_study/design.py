@@ -9,8 +9,9 @@ from threading import Lock
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.files import write_atomically
 
@@ -19,11 +20,7 @@ ORIGINAL, SENTINEL = "original", "sentinel"
 Kind = Literal["pair", "repeat", "sentinel"]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Condition(_Closed):
+class Condition(Closed):
     """A codec at the rate it was asked for, in bits per pixel."""
 
     codec: str
@@ -35,7 +32,7 @@ class Condition(_Closed):
         return self.codec if self.target_bpp is None else f"{self.codec} at {self.target_bpp:g}"
 
 
-class Stimulus(_Closed):
+class Stimulus(Closed):
     """A picture that is shown; its file's name is a hash, so that it tells nobody which codec made it.
 
     `bytes` and `bpp` are those of the codec's file of the whole photograph, None for the original.
@@ -64,7 +61,7 @@ def check_session(trials: int, repeats: int, sentinels: int, cells: int) -> None
         )
 
 
-class Study(_Closed):
+class Study(Closed):
     """A whole study. `trials` are those of one session, repeats and sentinels among them.
 
     A repeat shows an earlier pair again with sides swapped. A sentinel is a pair whose answer is known: the original

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.fetch import repository_root
 from diffusion_codec.user_study.design import describe
@@ -88,11 +89,7 @@ def _table(name: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PaperRow(_Closed):
+class PaperRow(Closed):
     """One comparison of the paper's study. Empty cells are None; a row is empty or whole, never half filled."""
 
     rival: str | None
@@ -129,7 +126,7 @@ class PaperRow(_Closed):
         return self
 
 
-class PaperTable(_Closed):
+class PaperTable(Closed):
     """The user study of the paper: what its abstract says, and a table to be filled from its pages."""
 
     citation: str
