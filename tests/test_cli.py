@@ -386,6 +386,12 @@ def test_a_closed_standard_error_hinders_nothing(
     assert run("compress", photo, photo.with_suffix(".dfc")).code == 0
 
 
+def test_more_memory_than_there_is_numbers_for(run: Run, photo: Path) -> None:
+    run("compress", photo, photo.with_suffix(".dfc"), "--max-memory", f"{'9' * 400}G").refused(
+        "no machine has so much memory"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -396,6 +402,7 @@ def test_a_closed_standard_error_hinders_nothing(
         (["compress", "a.png", "b.dfc", "--quality", "high"], "valid"),
         (["compress", "a.png", "b.dfc", "--bpp", "0"], "expected bits per pixel"),
         (["compress", "a.png", "b.dfc", "--bpp", "inf"], "expected bits per pixel"),
+        (["compress", "a.png", "b.dfc", "--bpp", "1e308"], "expected bits per pixel"),
         (["compress", "a.png", "b.dfc", "--max-bytes", "0"], "max-bytes"),
         (["compress", "a.png", "b.dfc", "--bpp", "1", "--quality", "5"], "exclude each other"),
         (["decompress", "a.dfc", "b.png", "--steps", "-1"], "steps"),

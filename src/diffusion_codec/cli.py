@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "diffusion-codec"
 DEFAULT_QUALITY = 50.0
-BITS_OF_PIXEL = 24
-"""Of the picture itself: no file needs more."""
+MOST_BPP = 1000
+"""Far above any file of this codec, the smallest pictures' included."""
 PROGRESS_AFTER_SECONDS = 2.0
 GENERATIVE_NOTICE = (
     "Generative decoder: not for evidence. Fine detail may be invented: diffusion-codec audit shows where."
@@ -321,9 +321,9 @@ def _check_rate(quality: float | None, bpp: float | None, max_bytes: int | None)
         raise typer.BadParameter("--quality, --bpp and --max-bytes exclude each other: give one of them")
     if quality is not None and not 0 <= quality <= 100:
         raise typer.BadParameter(f"--quality is {quality:g}, expected 0 to 100")
-    if bpp is not None and not 0 < bpp <= BITS_OF_PIXEL:
+    if bpp is not None and not 0 < bpp <= MOST_BPP:
         raise typer.BadParameter(
-            f"--bpp is {bpp:g}, expected bits per pixel above 0 and up to {BITS_OF_PIXEL}, such as 0.1"
+            f"--bpp is {bpp:g}, expected bits per pixel above 0 and up to {MOST_BPP}, such as 0.1"
         )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from diffusion_codec.audit import measure
@@ -83,6 +84,31 @@ def test_numbers_of_other_weights_or_other_subjects_are_dropped(tmp_path: Path) 
     again = run(out, codec, examiner)
     assert {record.image for record in again.records} == {"s0", "s1"}
     assert {again.run(record).images for record in again.records} == {2}
+
+
+def test_a_point_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:
+    out = tmp_path / "audit.csv"
+    whole = measure.table(run(out, Darkening(), Mean()))
+    out.write_bytes(out.read_bytes()[:-10])
+    again = measure.table(run(out, Darkening(), Mean()))
+    order = ["codec", "image", "target_bpp"]
+    pd.testing.assert_frame_equal(*(t.sort_values(order, ignore_index=True) for t in (whole, again)))
+
+
+def test_an_interruption_loses_no_reading(tmp_path: Path) -> None:
+    class Stopping(Mean):
+        def examine(self, index: int, decoded: np.ndarray) -> Findings:
+            if self.calls == 4:
+                raise KeyboardInterrupt
+            return super().examine(index, decoded)
+
+    out, stopped = tmp_path / "stopped.csv", Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        run(out, Darkening(), stopped)
+    run(out, Darkening(), Mean())
+    run(tmp_path / "whole.csv", Darkening(), Mean())
+    lines = [measure.readings_path(path).read_text() for path in (out, tmp_path / "whole.csv")]
+    assert sorted(lines[0].split("\n")) == sorted(lines[1].split("\n"))
 
 
 def test_equal_pixels_are_examined_once(tmp_path: Path) -> None:

@@ -303,6 +303,7 @@ def test_realism_of_weights_stands_side_by_side() -> None:
     low = kid.loc[["0.05", "0.1"]]
     assert (low["dfc-mini"] < low["dfc-mini:paper-2024"]).all()
     assert (low["dfc-mini"] < low["dfc-mini@0"] / 2).all()
+    assert kid.loc["0.2"].drop("dfc-mini@0").max() < kid.loc["0.2"].min() * 1.05
 
 
 def test_the_stored_choices_say_what_the_book_says() -> None:

@@ -1,6 +1,7 @@
 """Sweeps: real files, resumed to the image, failures recorded, results that explain themselves."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_a_metric_that_cannot_be_computed_does_not_lose_the_others(photos, tmp_p
     assert all("161 pixels" in r.error for r in by_metric["ms-ssim"])
 
 
+def test_a_metric_that_breaks_does_not_lose_the_others(photos, tmp_path, monkeypatch):
+    def breaks(original, decoded):
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setitem(
+        metrics._METRICS, "ms-ssim", replace(metrics.get("ms-ssim"), compute=breaks, min_side=1)
+    )
+    results = sweep([Counting()], photos, [0.8], ["ms-ssim", "psnr"], tmp_path / "r.csv")
+    assert {r.error for r in results.records} == {"RuntimeError: not enough memory", ""}
+    assert sum(r.value is not None for r in results.records) == 3
+
+
 def test_a_rate_below_all_files_gives_the_smallest_at_its_own_rate(photos, tmp_path):
     jpeg = codecs.BaselineCodec(baselines.get("jpeg"))
     results = sweep([jpeg], photos, [0.001, 0.8], ["psnr"], tmp_path / "r.csv")
@@ -232,6 +245,15 @@ def test_two_sweeps_do_not_write_one_file(photos, tmp_path):
     assert sorted(p.name for p in tmp_path.glob("r.*")) == ["r.csv", "r.runs.json"]
 
 
+@pytest.mark.parametrize("content", [b"[]", b"\xff"])
+def test_a_result_whose_runs_are_nonsense_is_refused(content, photos, tmp_path):
+    out = tmp_path / "r.csv"
+    sweep([Counting()], photos, [0.8], ["psnr"], out)
+    records.runs_path(out).write_bytes(content)
+    with pytest.raises(records.RecordError):
+        records.read(out)
+
+
 def evaluate(out: Path, rates: str):
     asked = f"--dataset sample --limit 1 --codecs jpeg --metrics psnr --bitrates {rates}"
     return CliRunner().invoke(app, [*asked.split(), "--out", str(out)])
@@ -247,6 +269,22 @@ def test_the_command_waits_for_nobody_and_changes_nothing_meanwhile(tmp_path):
     assert refused.exit_code == 1
     assert "another sweep" in refused.output
     assert out.read_text() == lines
+
+
+def test_numbers_of_another_version_are_kept_where_they_are_not_measured_again(tmp_path, monkeypatch):
+    out = tmp_path / "r.csv"
+    assert evaluate(out, "0.4,0.8").exit_code == 0
+    before = out.read_text()
+    newer = Counting()
+    newer.name, newer.version = "jpeg", "of tomorrow"
+    monkeypatch.setattr("diffusion_codec.evaluation.__main__.rate_codecs.get", lambda *_: [newer])
+    refused = evaluate(out, "0.8")
+    assert refused.exit_code == 1
+    assert "would not measure again" in " ".join(refused.output.split())
+    assert out.read_text() == before
+    assert evaluate(out, "0.4,0.8").exit_code == 0
+    results = records.read(out)
+    assert {results.run(r).codecs["jpeg"].version for r in results.records} == {"of tomorrow"}
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.json"])

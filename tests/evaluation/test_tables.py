@@ -6,9 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffusion_codec import datasets
-from diffusion_codec.evaluation import records
-from diffusion_codec.evaluation.tables import NotComparableError, bd_rate, bootstrap_interval, keep, summarise
+from diffusion_codec import datasets, fetch
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation import records, seal
+from diffusion_codec.evaluation.tables import (
+    NotComparableError,
+    bd_rate,
+    bootstrap_interval,
+    keep,
+    stored,
+    summarise,
+)
+from diffusion_codec.files import OutputError
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
 
@@ -157,6 +166,20 @@ def test_lower_is_better_turns_the_sign_of_bd_quality():
     both = [*rows(one, "a", metric="lpips-alex"), *rows(one, "b", scale=0.5, metric="lpips-alex")]
     found = bd_quality(summarise(records.Results(both, [one])), "a", "b", "lpips-alex")
     assert found.difference == pytest.approx(-0.06, abs=0.001)
+
+
+def test_where_a_table_goes_is_asked_before_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stored("x.csv", None) == seal.results_folder() / "x.csv"
+    assert stored("x.csv", tmp_path / "y.csv", whole=False) == tmp_path / "y.csv"
+    with pytest.raises(BadInputError, match="--out"):
+        stored("x.csv", None, whole=False)
+    with pytest.raises(OutputError, match="does not exist"):
+        stored("x.csv", tmp_path / "nowhere" / "x.csv")
+    monkeypatch.setattr(fetch, "repository_root", lambda: tmp_path)
+    with pytest.raises(BadInputError, match="no clone"):
+        stored("x.csv", None)
 
 
 def test_a_kept_table_says_first_of_which_data_set_it_is(

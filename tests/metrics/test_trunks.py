@@ -1,11 +1,14 @@
 """Backbone weights from foreign files: read as arrays or not at all, and only the right ones."""
 
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from diffusion_codec import fetch
 from diffusion_codec.metrics import trunks
@@ -75,6 +78,29 @@ def test_wrong_weights_in_the_cache_are_refused(weights, tmp_path):
     trunks._keep(weights, kept)
     with pytest.raises(trunks.WeightsError, match="tensor hash"):
         trunks.trunk("alex", store)
+
+
+def test_processes_that_fetch_at_once_find_one_file(weights, tmp_path, monkeypatch):
+    fetched = tmp_path / "alex.pth"
+    torch.save(weights, fetched)
+
+    class Web(fetch.Store):
+        def find(self, name):
+            return None
+
+        def locate(self, name):
+            time.sleep(0.2)  # long enough for the others to come
+            return fetch.Located(name, fetched, "network", "")
+
+    store = Web(fetch.manifest(), None, tmp_path)
+    monkeypatch.setattr(trunks, "_keep", lambda tensors, kept: save_file(weights, kept))
+    monkeypatch.setattr(
+        trunks, "_checked", lambda net, name, tensors, origin, store: trunks.Trunk(tensors, origin, "")
+    )
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: trunks.trunk("alex", store), range(3)))
+    assert sorted(one.origin for one in found) == ["cache", "cache", "network"]
+    assert not fetched.exists()
 
 
 def test_hash_sees_names_shapes_and_values():

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
 
 from diffusion_codec.book import runner
 from diffusion_codec.book.paths import repository_root
-from diffusion_codec.book.project import Project, Request
+from diffusion_codec.book.project import Project, Request, code_cells
 
 PROJECT = Project(repository_root(Path(__file__).parent))
 
@@ -31,6 +32,19 @@ def test_every_notebook_has_both_sets_of_parameters_with_names_it_knows() -> Non
         for request in (Request(), Request(smoke=True)):
             parameters = PROJECT.parameters(notebook, request)
             runner.check_names(PROJECT, notebook, parameters)
+
+
+def test_a_notebook_runs_again_when_a_result_it_names_changes() -> None:
+    stored = PROJECT.root / "data" / "results"
+    results = [path for path in stored.rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
+    upstream = tomllib.loads((PROJECT.root / "notebooks" / "upstream.toml").read_text())
+    forgotten = []
+    for notebook in PROJECT.notebooks:
+        code = "\n".join(code_cells(PROJECT.source(notebook)))
+        known = {path for glob in upstream.get(notebook, []) for path in PROJECT.root.glob(glob)}
+        named = [path for path in results if f'"{path.name}"' in code or f"/{path.name}" in code]
+        forgotten += [(notebook, path.name) for path in named if path not in known]
+    assert forgotten == []
 
 
 def test_no_set_of_parameters_is_left_without_a_notebook() -> None:
