@@ -26,7 +26,7 @@ from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.codecs import Pixels
 from diffusion_codec.evaluation.tables import stored
 from diffusion_codec.metrics import inception
-from diffusion_codec.training.card import to_pixels, to_tensor
+from diffusion_codec.pixels import to_pixels, to_signed
 from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.denoiser_study import quantised
@@ -198,13 +198,13 @@ def measure(
     rows = []
     for item in pictures:
         pixels = item.pixels()
-        y = backbone.encode(to_tensor(pixels))
+        y = backbone.encode(to_signed(pixels))
         for timestep in TIMESTEPS:
             t = torch.tensor([float(timestep)])
             y_hat = quantised(y, quantization.matched_step(t), dither=True)
             for way in ways(reader, other, descriptions[item.id], anothers[item.id]):
                 y_0 = way.of(backbone).denoise(y_hat, t, DEFAULT_STEPS)
-                decoded = to_pixels(backbone.decode(y_0))[: pixels.shape[0], : pixels.shape[1]]
+                decoded = to_pixels(backbone.decode(y_0))[0][: pixels.shape[0], : pixels.shape[1]]
                 row = {"image": item.id, "t": timestep, "denoiser": way.denoiser, "told": way.told}
                 row |= {"guidance": way.guidance, "latent_mse": round(float((y_0 - y).square().mean()), 6)}
                 rows.append(row | {m: round(metrics.get(m)(pixels, decoded), 5) for m in MEASURES})

@@ -12,14 +12,14 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec, lambda_of
 from diffusion_codec.codec_weights import CodecWeights
 from diffusion_codec.entropy.model import CHANNELS, SideInformation, gaussian_bits
-from diffusion_codec.evaluation.noise import entropy_bits, to_signed
+from diffusion_codec.evaluation.noise import entropy_bits, whole_cells
 from diffusion_codec.parameter_estimation import ParameterEstimation
 
 
 @torch.inference_mode()
 def latents_of(backbone: Backbone, pictures: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """Picture name -> y, (1, 4, h, w); pictures uint8 (H, W, 3)."""
-    return {name: backbone.encode(to_signed(pixels)) for name, pixels in pictures.items()}
+    return {name: backbone.encode(whole_cells(pixels)) for name, pixels in pictures.items()}
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
+from diffusion_codec.pixels import to_signed
 from diffusion_codec.schedule import STABLE_DIFFUSION, NoiseSchedule
 
 KINDS = ("rounding", "dithered", "gaussian")
@@ -42,18 +43,10 @@ def photographs(name: str, count: int | None) -> ImageDataset:
     return found
 
 
-def to_signed(pixels: np.ndarray) -> Tensor:
+def whole_cells(pixels: np.ndarray) -> Tensor:
     """uint8 (H, W, 3) -> float (1, 3, H', W') in -1..1, cut to multiples of 8."""
     height, width = (side - side % STRIDE for side in pixels.shape[:2])
-    part = np.ascontiguousarray(pixels[:height, :width])
-    return torch.from_numpy(part).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def to_pixels(x: Tensor) -> np.ndarray:
-    """(N, 3, H, W) in about -1..1 -> uint8 (N, H, W, 3)."""
-    levels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    pixels: np.ndarray = levels.permute(0, 2, 3, 1).cpu().numpy()
-    return pixels
+    return to_signed(pixels[:height, :width])
 
 
 def centre_crops(photos: Sequence[np.ndarray], size: int = 256) -> Tensor:
@@ -68,7 +61,7 @@ def centre_crops(photos: Sequence[np.ndarray], size: int = 256) -> Tensor:
         if min(top, left) < 0:
             shape = f"{pixels.shape[1]} x {pixels.shape[0]}"
             raise BadInputError(f"crops of {size} pixels a side do not fit a photograph of {shape}")
-        crops.append(to_signed(pixels[top : top + size, left : left + size]))
+        crops.append(whole_cells(pixels[top : top + size, left : left + size]))
     return torch.cat(crops)
 
 

@@ -15,7 +15,8 @@ import torch
 from diffusion_codec import metrics, quantization
 from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.evaluation.noise import disturb, entropy_bits, to_pixels, to_signed
+from diffusion_codec.evaluation.noise import disturb, entropy_bits, whole_cells
+from diffusion_codec.pixels import to_pixels
 
 Pixels = npt.NDArray[np.uint8]
 BINS, SPAN = 50, 1.25
@@ -64,7 +65,7 @@ def rows(backbone: Backbone, pixels: Pixels, timesteps: Sequence[int], kind: str
     """
     if len(timesteps) < 2 or any(a >= b for a, b in itertools.pairwise(timesteps)):
         raise BadInputError(f"timesteps {list(timesteps)}: expected two or more, rising")
-    y = backbone.encode(to_signed(pixels))
+    y = backbone.encode(whole_cells(pixels))
     return [_row(backbone, pixels, y, t, timesteps, kind, steps) for t in timesteps]
 
 

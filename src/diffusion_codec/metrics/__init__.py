@@ -6,7 +6,6 @@ different names, and never share an axis.
 
 from functools import lru_cache, partial
 
-import numpy as np
 import torch
 
 from diffusion_codec.errors import BadInputError
@@ -18,6 +17,7 @@ from diffusion_codec.metrics.psychovisual import BUTTERAUGLI, SSIMULACRA2, has_b
 from diffusion_codec.metrics.remember import Remembering
 from diffusion_codec.metrics.trunks import ARCHITECTURE, Net
 from diffusion_codec.metrics.trunks import available as _trunk_is_here
+from diffusion_codec.pixels import to_signed
 
 __all__ = ["Metric", "MetricError", "PerceptualLoss", "can_measure", "get", "names", "perceptual_loss"]
 
@@ -32,14 +32,9 @@ def _network(net: Net) -> PerceptualLoss:
     return loss
 
 
-def _signed(pixels: Pixels) -> torch.Tensor:
-    scaled = torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
-    return scaled.permute(2, 0, 1)[None]  # 1 x 3 x H x W
-
-
 def _lpips(net: Net, original: Pixels, decoded: Pixels) -> float:
     with torch.inference_mode():
-        return float(_network(net)(_signed(original), _signed(decoded)))
+        return float(_network(net)(to_signed(original), to_signed(decoded)))
 
 
 def _lpips_metric(net: Net) -> Metric:

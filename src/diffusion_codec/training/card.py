@@ -8,27 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from diffusion_codec import codec_weights, metrics
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.pixels import to_pixels, to_signed
 from diffusion_codec.quantization import matched_step
 
 TIMESTEPS = (20, 50, 100, 200, 300, 400)
 MEASURES = ("psnr", "lpips-alex", "lpips-squeeze")
-
-
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> float (1, 3, H, W) in -1..1."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def to_pixels(x: Tensor) -> np.ndarray:
-    """float (1, 3, H, W) in -1..1 -> uint8 (H, W, 3)."""
-    pixels: np.ndarray = ((x[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    return pixels
 
 
 @dataclass(frozen=True)
@@ -46,10 +35,10 @@ def round_trip(backbone: Backbone, dataset: ImageDataset, teacher: Any) -> Round
     rows, ours, theirs = [], [], []
     for item in dataset:
         pixels = item.pixels()
-        x = to_tensor(pixels)
+        x = to_signed(pixels)
         y, y_teacher = backbone.encode(x), teacher.encode(x).latents
         pictures = backbone.decode(y), teacher.decode(y_teacher).sample
-        rows.append([[metrics.get(name)(pixels, to_pixels(d)) for name in MEASURES] for d in pictures])
+        rows.append([[metrics.get(name)(pixels, to_pixels(d)[0]) for name in MEASURES] for d in pictures])
         ours.append(y[0].flatten(1))
         theirs.append(y_teacher[0].flatten(1))
     means = [dict(zip(MEASURES, row, strict=True)) for row in np.mean(rows, 0).tolist()]
@@ -67,11 +56,11 @@ def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list
         rows = []
         for item in dataset:
             pixels = item.pixels()
-            y = backbone.encode(to_tensor(pixels))
+            y = backbone.encode(to_signed(pixels))
             y_hat = step * (y / step).round()
             row = []
             for latent in (y_hat, backbone.denoise(y_hat, t, steps)):
-                decoded = to_pixels(backbone.decode(latent))
+                decoded = to_pixels(backbone.decode(latent))[0]
                 row += [metrics.get(name)(pixels, decoded) for name in MEASURES]
             rows.append(row)
         names = (*MEASURES, *(f"denoised {name}" for name in MEASURES))

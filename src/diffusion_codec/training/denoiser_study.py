@@ -14,7 +14,8 @@ from torch import Tensor
 from diffusion_codec import metrics, quantization
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets import ImageDataset
-from diffusion_codec.training.card import MEASURES, TIMESTEPS, to_pixels, to_tensor
+from diffusion_codec.pixels import to_pixels, to_signed
+from diffusion_codec.training.card import MEASURES, TIMESTEPS
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.export import load_denoiser
 from diffusion_codec.training.loop import train
@@ -60,14 +61,14 @@ def measure(candidates: Candidates, backbone: Backbone, pictures: ImageDataset) 
     rows = []
     for item in pictures:
         pixels = item.pixels()
-        y = backbone.encode(to_tensor(pixels))
+        y = backbone.encode(to_signed(pixels))
         for timestep in TIMESTEPS:
             t = torch.tensor([float(timestep)])
             for dither in (False, True):
                 y_hat = quantised(y, quantization.matched_step(t), dither)
                 latents = {"none": y_hat} | {n: b.denoise(y_hat, t, 1) for n, b in candidates.items()}
                 for name, latent in latents.items():
-                    decoded = to_pixels(backbone.decode(latent))
+                    decoded = to_pixels(backbone.decode(latent))[0]
                     row = {"t": timestep, "dither": dither, "denoiser": name}
                     rows.append(row | {m: metrics.get(m)(pixels, decoded) for m in MEASURES})
     keys = ["t", "dither", "denoiser"]

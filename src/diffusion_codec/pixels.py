@@ -1,0 +1,18 @@
+"""Pixels as tensors and back: 8-bit levels outside, -1..1 for networks."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def to_signed(pixels: NDArray[np.uint8]) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in -1..1."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def to_pixels(x: Tensor) -> NDArray[np.uint8]:
+    """(N, 3, H, W) in about -1..1 -> uint8 (N, H, W, 3)."""
+    levels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels: NDArray[np.uint8] = levels.permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
