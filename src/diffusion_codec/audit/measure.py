@@ -73,9 +73,8 @@ def _append(
             if point not in there:
                 rows, found = _point(examiner, index, codec, rate, writer.run.id, examined)
                 readings[point] = found.reading
-                _write_readings(
-                    readings_path(out), readings
-                )  # first: a point that has rows is not read again
+                # first the readings: a point that has rows is not read again
+                _write_readings(readings_path(out), readings)
                 writer.append(rows)
             done += 1
             if progress is not None:
