@@ -454,9 +454,10 @@ def test_the_stored_trial_of_training_says_what_the_book_says() -> None:
     assert latent["lpips-alex at 0.05"].max() < rounded["lpips-alex at 0.05"].min()
     assert latent[declared].max() < 1.2
     for name in ("eight crops a step", "1000 training steps"):
-        (more,) = kinds[name].to_dict("records")
-        assert more[declared] > 2 * base[declared].max()
-        assert abs(more[f"{lpips}, t matched"] - base[f"{lpips}, t matched"].mean()) < 0.01
+        more = kinds[name]
+        assert len(more) == 2
+        assert more[declared].min() > 2 * base[declared].max()
+        assert abs(more[f"{lpips}, t matched"].mean() - base[f"{lpips}, t matched"].mean()) < 0.01
     four, one = kinds["drawn from 1, 5, 10, 20"], kinds["one lambda alone, 45"]
     assert four[lpips].max() < base[lpips].min()
     assert (one[f"{lpips}, t matched"].mean() - base[f"{lpips}, t matched"].mean()) == pytest.approx(
