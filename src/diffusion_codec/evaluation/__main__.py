@@ -22,11 +22,10 @@ from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.evaluation import codecs as rate_codecs
 from diffusion_codec.evaluation import helpers, records, study
-from diffusion_codec.evaluation.codecs import RateCodec
 from diffusion_codec.evaluation.records import Results
 from diffusion_codec.evaluation.study import Study
 from diffusion_codec.evaluation.sweep import Runner, Wanted, sweep_grids
-from diffusion_codec.evaluation.tables import summarise
+from diffusion_codec.evaluation.tables import chosen, summarise
 
 app = typer.Typer(add_completion=False)
 
@@ -71,12 +70,7 @@ def evaluate(
     """
     console = Console(stderr=True)
     try:
-        if smoke:
-            if dataset not in study.MAIN:
-                raise BadInputError(f"--smoke measures a photograph of the sample, not of {dataset}")
-            studies, default = study.smoke(), fetch.repository_root() / "build/smoke/sample_rd.csv"
-        else:
-            studies, default = study.standard(dataset), study.stored_path(dataset)
+        studies, default = _studies(dataset, smoke)
         if codecs or bitrates:
             studies = studies[:1]
         own = not smoke and bool(codecs or bitrates or metric_names or limit)
@@ -105,20 +99,21 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _studies(dataset: str, smoke: bool) -> tuple[Sequence[Study], Path]:
+    """What the book shows of a data set, or the smallest of it, and where that is kept."""
+    if not smoke:
+        return study.standard(dataset), study.stored_path(dataset)
+    if dataset not in study.MAIN:
+        raise BadInputError(f"--smoke measures a photograph of the sample, not of {dataset}")
+    return study.smoke(), fetch.repository_root() / "build/smoke/sample_rd.csv"
+
+
 def _files(out: Path | None, default: Path, own: bool) -> tuple[Path, Path]:
     """The result and the table that grows meanwhile, the same for a .csv; ``own`` is no measurement of the book's.
 
     Raises BadInputError where a name is missing, or belongs to something else.
     """
-    if out is None and not fetch.in_clone():
-        raise BadInputError(
-            "this is no clone of the project, which would keep the result: name a file with --out"
-        )
-    if out is None and own:
-        raise BadInputError(
-            f"{default} keeps what the book shows: for a measurement of your own name a file with --out"
-        )
-    target = out or default
+    target = chosen(default, out, whole=not own)
     if target.suffix not in records.EXPORTS:
         raise BadInputError(f"{target.name}: results are written as {', '.join(records.EXPORTS)}")
     journal = target.with_suffix(".csv")
@@ -153,8 +148,9 @@ def _measure(
         _check_same_pictures(images, target)
         grids = [one.grid([loaded[name] for name in one.codecs], one.images) for one in asked]
         if target.is_file():
-            _check_nothing_is_lost(target, list(loaded.values()), Wanted(images, grids))
-            dropped = study.drop_outdated(target, list(loaded.values()))
+            wanted = Wanted(images, grids)
+            _check_nothing_is_lost(target, wanted)
+            dropped = study.drop_outdated(target, wanted.codecs)
             if dropped:
                 console.print(f"dropped {dropped} numbers that other versions of these codecs made")
         task = bar.add_task("measuring")
@@ -168,10 +164,10 @@ def _measure(
         )
 
 
-def _check_nothing_is_lost(target: Path, codecs: Sequence[RateCodec], wanted: Wanted) -> None:
+def _check_nothing_is_lost(target: Path, wanted: Wanted) -> None:
     """Raise BadInputError where numbers of other versions would be dropped that are not measured again."""
-    again = {(key[0], *key[4:7]) for key in wanted.keys()}  # noqa: SIM118
-    old = study.outdated(records.read(target), codecs)
+    again = {(p.codec.name, image, p.rate, metric.name) for p, image, metric in wanted.numbers()}
+    old = study.outdated(records.read(target), wanted.codecs)
     lost = [r for r in old if (r.codec, r.image, r.target_bpp, r.metric) not in again]
     if lost:
         raise BadInputError(

@@ -399,8 +399,8 @@ def main(
     table = compare(loaded, weights, pictures, options=options, texts=texts)
     table.insert(0, "dataset", pictures.name)
     table = merged(target, table, ["dataset", "choice"], [choice.name for choice in CHOICES])
-    write_atomically(target, table.to_csv(index=False).encode(), force=True)
     typer.echo(table.to_string(index=False))
+    write_atomically(target, table.to_csv(index=False).encode(), force=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.entropy.model import CHANNELS
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.codecs import Pixels
-from diffusion_codec.evaluation.tables import stored
+from diffusion_codec.evaluation.tables import keep, stored
 from diffusion_codec.metrics import inception
 from diffusion_codec.pixels import to_pixels, to_signed
 from diffusion_codec.training.configuration import read_config
@@ -237,11 +237,7 @@ def main(
     told = vocabulary.describe(features_of(item.pixels() for item in pictures))[:, None, None]
     names = [item.id for item in pictures]
     table = measure(backbone, reader, other, pictures, dict(zip(names, told, strict=True)))
-    table.insert(0, "dataset", pictures.name)
-    table.to_csv(target, index=False)
-    typer.echo(
-        table.groupby(["t", "denoiser", "told", "guidance"], sort=False).mean(numeric_only=True).to_string()
-    )
+    keep(table, pictures, target)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from diffusion_codec.entropy.model import CHANNELS, EntropyModel
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.learned import latents_of, quantised
 from diffusion_codec.evaluation.noise import entropy_bits
-from diffusion_codec.evaluation.tables import stored
+from diffusion_codec.evaluation.tables import keep, stored
 
 LAMBDAS = [2.0 ** (-2 + 1.6 * i) for i in range(1, 11)]
 
@@ -122,19 +122,16 @@ def main(
     loaded = {path.stem: codec_weights.load(path) for path in sorted(models.glob("*.safetensors"))}
     if not loaded:
         raise typer.BadParameter(f"{models} holds no codec weights")
-    pictures = {item.id: item.pixels() for item in datasets.load(dataset)}
+    images = datasets.load(dataset)
+    pictures = {item.id: item.pixels() for item in images}
     latents = latents_of(Backbone.from_pretrained(backbone), pictures)
     table = compare(loaded, latents, LAMBDAS)
-    table.insert(0, "dataset", dataset)
-    table.to_csv(target, index=False)
-    typer.echo(table.to_string(index=False))
+    keep(table, images, target)
     if not integers:
         return
     rounding = codec_weights.load(codec_weights.embedded_weights("independent"))
     cost = cost_of_integers(rounding, latents, LAMBDAS[1:8:2])
-    cost.insert(0, "dataset", dataset)
-    cost.to_csv(target.with_name(f"{target.stem}_integers.csv"), index=False)
-    typer.echo(cost.to_string(index=False))
+    keep(cost, images, target.with_name(f"{target.stem}_integers.csv"))
 
 
 if __name__ == "__main__":

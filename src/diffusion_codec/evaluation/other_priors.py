@@ -20,7 +20,7 @@ from diffusion_codec.entropy.model import CHANNELS, HYPER_RADIUS, EntropyModel, 
 from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.entropy_models import LAMBDAS
 from diffusion_codec.evaluation.learned import latents_of, quantised
-from diffusion_codec.evaluation.tables import stored
+from diffusion_codec.evaluation.tables import keep, stored
 from diffusion_codec.evaluation.transformer_prior import TransformerPrior
 from diffusion_codec.training.codec import CodecConfig, CodecModel, CodecRecipe, Crops
 from diffusion_codec.training.configuration import read_config
@@ -164,9 +164,7 @@ def main(
         for name, prior in PRIORS.items()
     }
     table = pd.concat(tables, names=["prior"]).reset_index("prior")
-    table.insert(0, "dataset", pictures.name)
-    table.to_csv(target, index=False)
-    typer.echo(table.to_string(index=False))
+    keep(table, pictures, target)
 
 
 if __name__ == "__main__":

@@ -131,12 +131,14 @@ class Wanted:
 
     def keys(self) -> set[Key]:
         """The keys of all numbers."""
-        return {
-            self.key(point.codec, item.id, point.rate, metric)
-            for place, item in enumerate(self.items)
-            for point in self.points(place)
-            for metric in point.metrics
-        }
+        return {self.key(point.codec, image, point.rate, metric) for point, image, metric in self.numbers()}
+
+    def numbers(self) -> Iterator[tuple[Point, str, metrics.Metric]]:
+        """Point, image and metric of each."""
+        for place, item in enumerate(self.items):
+            for point in self.points(place):
+                for metric in point.metrics:
+                    yield point, item.id, metric
 
 
 @dataclass(frozen=True)

@@ -34,22 +34,28 @@ def current(results: Results) -> list[Record]:
     return list(newest.values())
 
 
-def stored(name: str, out: Path | None, *, whole: bool = True) -> Path:
-    """Where a study writes its table: `out`, or `data/results/<name>`; asked before the study, which takes its time.
+def chosen(default: Path, out: Path | None, *, whole: bool) -> Path:
+    """Where a result goes: `out`, or `default`, which keeps the `whole` that the book shows and nothing else.
 
-    Raises:
-        BadInputError: no `out`, and no clone to keep the table in, or the study is not the `whole` that the book shows.
-        OutputError: the file cannot be written.
+    Raises BadInputError where there is no `out`, and no clone to keep the result in, or it is another.
     """
     if out is None and not fetch.in_clone():
         raise BadInputError(
-            "this is no clone of the project, which would keep the table: name a file with --out"
+            "this is no clone of the project, which would keep the result: name a file with --out"
         )
     if out is None and not whole:
         raise BadInputError(
-            f"data/results/{name} keeps what the book shows: name a file for another with --out"
+            f"{default} keeps what the book shows: for a measurement of your own name a file with --out"
         )
-    target = out or results_folder() / name
+    return out or default
+
+
+def stored(name: str, out: Path | None, *, whole: bool = True) -> Path:
+    """Where a study writes its table, :func:`chosen` with `data/results/<name>`; asked before it takes its time.
+
+    Raises BadInputError, and OutputError for a file that cannot be written.
+    """
+    target = chosen(results_folder() / name, out, whole=whole)
     check_target(target, force=True)
     return target
 

@@ -313,8 +313,8 @@ def main(
     for row in compare(settings, backbone, crops, loaded, pictures, runs, variants, seeds):
         new = pd.DataFrame([{"dataset": pictures.name, "config": Path(config).stem} | row]).round(4)
         table = choices.merged(target, new, ["dataset", "config", "variant", "seed"], names)
-        write_atomically(target, table.to_csv(index=False).encode(), force=True)
         typer.echo(new.to_string(index=False))
+        write_atomically(target, table.to_csv(index=False).encode(), force=True)
 
 
 if __name__ == "__main__":

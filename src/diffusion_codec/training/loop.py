@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from rich.progress import Progress, TextColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_codec.backbone.options import trains_in_bfloat16
+from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
 from diffusion_codec.files import OutputError, write_atomically
 from diffusion_codec.training import parallel
@@ -32,16 +33,14 @@ MAY_CHANGE = ("steps", "log_every", "checkpoint_every")
 """Settings that a run may be continued with at another value."""
 
 
-class LoopConfig(BaseModel):
-    """What every recipe needs to know; unknown keys are errors.
+class LoopConfig(Closed):
+    """What every recipe needs to know.
 
     ``precision``: ``auto`` is bfloat16 where that is fast (not on a CPU that has to emulate it),
     float32 elsewhere.
     ``optimizer``: SOAP is AdamW in the eigenbasis of Shampoo's preconditioner (Vyas et al., 2024). It learns a
     teacher's features in fewer steps: data/results/training/optimizers.csv.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: PositiveInt
     batch_size: PositiveInt
