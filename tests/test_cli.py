@@ -520,7 +520,7 @@ def test_a_package_that_is_missing_is_one_line_with_its_extra(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"diffusion-codec: error: {group} needs pandas, which is not installed: "
-        f"pip install 'diffusion-codec[{extra}]'\n"
+        f"in the project's folder, pip install '.[{extra}]'\n"
     )
 
 

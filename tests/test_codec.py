@@ -156,6 +156,45 @@ def test_compress_leaves_the_generator_of_its_caller_alone(codec: Codec) -> None
     assert torch.rand(1) == expected
 
 
+@pytest.mark.parametrize("seed", [-1, 65536])
+def test_a_dither_seed_outside_its_range(codec: Codec, seed: int) -> None:
+    with pytest.raises(BadInputError, match=f"dither.seed is {seed}, expected 0 to 65535"):
+        codec.compress(picture(8, 8), dither_seed=seed)
+
+
+def test_no_number_is_no_size(codec: Codec) -> None:
+    with pytest.raises(BadInputError, match="nan bytes cannot be reached"):
+        codec.compress_to_size(picture(8, 8), float("nan"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_file_in_any_kind_of_bytes(codec: Codec, kind: Any) -> None:
+    data = codec.compress(picture(16, 24)).data
+    assert np.array_equal(codec.decompress(kind(data)).pixels, codec.decompress(data).pixels)
+
+
+def test_a_name_is_no_file(codec: Codec) -> None:
+    with pytest.raises(BadInputError, match=r"expected the bytes of a \.dfc file, got str"):
+        codec.decompress("a.dfc")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_type_of_the_program_around_does_not_matter(codec: Codec, dtype: torch.dtype) -> None:
+    expected = codec.compress(picture(64, 40), dither_seed=3)
+    pixels = codec.decompress(expected.data).pixels
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        assert codec.compress(picture(64, 40), dither_seed=3).data == expected.data
+        assert np.array_equal(codec.decompress(expected.data).pixels, pixels)
+        embedded = Codec.from_pretrained()
+        made = embedded.compress(picture(64, 40))
+    finally:
+        torch.set_default_dtype(before)
+    assert Codec.from_pretrained().compress(picture(64, 40)).data == made.data
+    assert Codec.from_pretrained().decompress(made.data).symbols_sha256 == made.symbols_sha256
+
+
 def test_dither_is_shared_by_both_sides(codec: Codec) -> None:
     compressed = codec.compress(picture(64, 64), dither_seed=9)
     assert bitstream.read(compressed.data).header.dither_seed == 9

@@ -115,7 +115,10 @@ def test_there_and_back(run: Run, album: Path, tmp_path: Path) -> None:
     made, back = tmp_path / "made", tmp_path / "new" / "back"
     done = run("compress", album, made, "--jobs", "2")
     assert done.code == 0
-    assert done.err == "diffusion-codec: note: of other kinds, and left alone: notes.txt (1)\n"
+    assert (
+        done.err
+        == "diffusion-codec: note: left alone, as no such file or a folder: inner.png/, notes.txt (2)\n"
+    )
     lines = done.out.decode().splitlines()
     assert sorted(line.split()[0] for line in lines) == ["1/3", "2/3", "3/3"]
     assert names(made) == ["a.dfc", "b.dfc", "c.dfc"]
@@ -130,6 +133,26 @@ def test_there_and_back(run: Run, album: Path, tmp_path: Path) -> None:
         assert image.size == (16, 24)
 
 
+def test_folders_inside_are_told_not_taken(run: Run, album: Path, tmp_path: Path) -> None:
+    inner = album / "100CANON"
+    inner.mkdir()
+    (album / "a.png").rename(inner / "a.png")
+    done = run("compress", album, tmp_path / "made")
+    assert done.code == 0
+    assert "a folder: 100CANON/, inner.png/, notes.txt (3)" in done.err
+    done = run("compress", album.parent, tmp_path / "none")
+    assert done.code == 1
+    assert "the suffix of a picture; folders inside it are not looked into" in done.err
+
+
+def test_failures_are_json_too(run: Run, album: Path, tmp_path: Path) -> None:
+    (album / "b.JPG").write_bytes(b"")
+    done = run("compress", album, tmp_path / "made", "--json")
+    told = [json.loads(line) for line in done.out.splitlines()]
+    assert [set(one) for one in told if "error" in one] == [{"source", "error"}]
+    assert len(told) == 3
+
+
 def test_one_line_for_each_that_failed_and_the_others_go_on(run: Run, album: Path, tmp_path: Path) -> None:
     (album / "b.JPG").write_bytes(b"not a picture")
     made = tmp_path / "made"
@@ -140,7 +163,7 @@ def test_one_line_for_each_that_failed_and_the_others_go_on(run: Run, album: Pat
     assert len(done.out.splitlines()) == 1
     errors = sorted(done.err.splitlines())
     assert len(errors) == 4
-    assert "left alone: notes.txt (1)" in errors[3]
+    assert "left alone, as no such file or a folder: inner.png/, notes.txt (2)" in errors[3]
     assert "b.JPG' is not a picture" in errors[0]
     assert "c.webp': " in errors[1]
     assert "c.dfc' exists already" in errors[1]

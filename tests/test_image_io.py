@@ -182,6 +182,26 @@ def test_values_of_another_gamma_are_noted(gamma: float, noted: bool) -> None:
     assert [note.startswith("its gamma of 1 is not applied") for note in notes] == [True] * noted
 
 
+def test_heic() -> None:
+    """What telephones write; the package turns the picture itself, so no orientation is left to apply."""
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    heif.from_pillow(Image.new("RGB", (48, 32), (200, 40, 90))).save(buffer, quality=90)
+    picture = load_image(buffer.getvalue())
+    assert picture.pixels.shape == (32, 48, 3)
+    assert np.abs(picture.pixels.astype(int) - (200, 40, 90)).max() < 4
+    assert ".heic" in picture_suffixes()
+
+
+def test_what_is_neither_a_path_nor_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    for source in (bytearray(path.read_bytes()), memoryview(path.read_bytes())):
+        assert load_image(source).pixels.shape == (8, 8, 3)
+    with path.open("rb") as stream, pytest.raises(BadInputError, match="a path or bytes, got BufferedReader"):
+        load_image(stream)  # type: ignore[arg-type]
+
+
 def test_cmyk() -> None:
     tiff = encoded(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF")
     assert load_image(tiff).pixels[0, 0].tolist() == [255, 0, 0]
@@ -470,6 +490,8 @@ def test_a_failure_at_the_end_leaves_the_old_file(
 
 
 def test_targets_are_checked_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is the name of a directory"):
+        check_target(f"{tmp_path}/new/")
     check_target(tmp_path / "free")
     check_target("/dev/null")
     with pytest.raises(OutputError, match="is a directory"):

@@ -185,16 +185,22 @@ def write(file: DfcFile) -> bytes:
     return data
 
 
-def read(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DfcFile:
+def read(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> DfcFile:
     """Parse a .dfc file, trusting nothing in it.
 
-    Errors: NotADfcFileError, UnsupportedVersionError, UnsupportedFeatureError, TruncatedFileError,
-    CorruptFileError and LimitExceededError, all BadInputError. Nothing larger than ``data`` is allocated.
+    Errors: BadInputError for what is no bytes, and of its kind NotADfcFileError, UnsupportedVersionError,
+    UnsupportedFeatureError, TruncatedFileError, CorruptFileError and LimitExceededError. Nothing larger than ``data``
+    is allocated.
     """
-    if len(data) > limits.max_file_bytes:
+    try:
+        view = memoryview(data)
+    except TypeError as error:
+        raise BadInputError(f"expected the bytes of a .dfc file, got {type(data).__name__}") from error
+    if view.nbytes > limits.max_file_bytes:
         raise LimitExceededError(
-            f"the file has {len(data)} bytes or more; at most {limits.max_file_bytes} are accepted"
+            f"the file has {view.nbytes} bytes or more; at most {limits.max_file_bytes} are accepted"
         )
+    data = data if isinstance(data, bytes) else bytes(view)
     _check_magic(data)
     reader = _Reader(data, len(MAGIC))
     header = _read_header(reader)

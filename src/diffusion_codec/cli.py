@@ -24,7 +24,7 @@ import typer
 from typer.core import TyperGroup
 
 from diffusion_codec import __version__, bitstream
-from diffusion_codec.errors import BadInputError, DiffusionCodecError, reports_memory
+from diffusion_codec.errors import BadInputError, DiffusionCodecError, how_to_install, reports_memory
 from diffusion_codec.files import STANDARD_STREAM, check_target, describe, read_bytes, write_atomically
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _fail_of_missing(error: ModuleNotFoundError, group: str) -> NoReturn:
     module = (error.name or "").partition(".")[0]
     if not extra or module in ("", __package__):
         raise error
-    _fail(f"{group} needs {module}, which is not installed: pip install '{PROGRAM}[{extra}]'")
+    _fail(f"{group} needs {module}, which is not installed: {how_to_install(extra)}")
 
 
 def _is_plain_info(arguments: list[str]) -> bool:
@@ -145,7 +145,7 @@ WeightsOption = Annotated[
         help="P_phi and entropy model: default, independent, paper-2024, paper-2025, or a file.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
+DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[
     str,
     typer.Option(
@@ -174,7 +174,7 @@ JobsOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text: one object a file.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -221,8 +221,9 @@ def compress(
 ) -> None:
     """Compress the picture IN to the .dfc file OUT.
 
-    IN may have any format that Pillow reads, up to 16384 pixels a side and 134 million in all. Of a folder every
-    picture whose suffix Pillow knows is compressed; one that fails costs a line and the exit code 1, not the others.
+    IN may have any format that Pillow reads (HEIC with pillow-heif), up to 16384 pixels a side and 134 million in all.
+    Of a folder every picture with a known suffix is compressed, those of folders inside it are not; one that fails
+    costs a line and the exit code 1, not the others.
     """
     _check_rate(quality, bpp, max_bytes)
 
@@ -294,7 +295,7 @@ def decompress(
     from diffusion_codec.image_io import image_format
 
     image_format(target)
-    data = _read_dfc(source)  # a damaged file is refused before a model is fetched
+    data, _ = read_dfc(source)  # a damaged file is refused before a model is fetched
     _make_ready(backbone, device)
     _run_file(_Job(source, target, force, data), work, load, as_json, stages=2)
 
@@ -308,8 +309,7 @@ def info(
 
     Needs neither the codec's weights nor a model.
     """
-    data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
-    file = bitstream.read(data)
+    data, file = read_dfc(source)
     if as_json:
         typer.echo(json.dumps(_info_fields(data, file)))
     else:
@@ -393,7 +393,7 @@ def _compress(
 def _decompress_file(job: "_Job", load: "Loader", steps: int | None, fidelity: float | None) -> "Coded":
     from diffusion_codec.image_io import Picture, save_image
 
-    data = job.data or _read_dfc(job.source)
+    data = job.data or read_dfc(job.source)[0]
     job.clock.lap("read")
     codec = load(job)
     job.show("decompressing")
@@ -404,11 +404,13 @@ def _decompress_file(job: "_Job", load: "Loader", steps: int | None, fidelity: f
     return data, result.symbols_sha256
 
 
-def _read_dfc(source: str) -> bytes:
-    """The bytes of a file that is sound as far as that can be told without its codec weights."""
+def read_dfc(source: str) -> tuple[bytes, bitstream.DfcFile]:
+    """A file that is sound as far as that can be told without its codec weights: its bytes, and what they say."""
     data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
-    bitstream.read(data)
-    return data
+    try:
+        return data, bitstream.read(data)
+    except BadInputError as error:
+        raise type(error)(f"{describe(source)}: {error}") from error
 
 
 def _run_file(job: "_Job", work: "Work", load: "Loader", as_json: bool, stages: int) -> None:
@@ -431,7 +433,7 @@ def _folder_tasks(source: str, target: str, suffixes: "Iterable[str]", new_suffi
     os.makedirs(target, exist_ok=True)
     if others := folders.left_alone(source, todo):
         shown = ", ".join([*others[:5], *["..."] * (len(others) > 5)])
-        _say(f"note: of other kinds, and left alone: {shown} ({len(others)})")
+        _say(f"note: left alone, as no such file or a folder: {shown} ({len(others)})")
     return todo
 
 
@@ -456,6 +458,8 @@ def _run_folder(
             failed += 1
             name, error = f"'{outcome.task.source}'", str(outcome.error)
             _say(f"error: {error}" if name in error else f"error: {name}: {error}")
+            if as_json:
+                typer.echo(json.dumps({"source": str(outcome.task.source), "error": error}))
         else:
             _print_result(*outcome.result, as_json, f"{number}/{len(todo)} ")
     if failed:
@@ -471,7 +475,7 @@ def _size(task: "Task") -> tuple[int, int]:
     try:
         if not source.lower().endswith(".dfc"):
             return picture_size(source)
-        header = bitstream.read(_read_dfc(source)).header
+        header = read_dfc(source)[1].header
     except BadInputError:
         return 0, 0
     return header.width, header.height

@@ -195,7 +195,7 @@ class Codec:
             return self._encode(analysis, quality, grayscale, watch, dither_seed)
 
         best = at(0.0)
-        if len(best.data) > max_bytes:
+        if not len(best.data) <= max_bytes:  # nor is it that of not-a-number
             area = analysis.shape[0] * analysis.shape[1]
             raise UnreachableSizeError(
                 f"{max_bytes} bytes cannot be reached; this picture needs at least {len(best.data)} bytes "
@@ -217,7 +217,7 @@ class Codec:
     @torch.inference_mode()
     def decompress(
         self,
-        data: bytes,
+        data: bytes | bytearray | memoryview,
         steps: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         *,
@@ -281,7 +281,9 @@ class Codec:
             dither_seed = 0
         with watch.stage("parameters"):
             y = analysis.y
-            alpha, beta, t = self.p_phi(y, torch.tensor([lambda_of(quality)], device=y.device))
+            alpha, beta, t = self.p_phi(
+                y, torch.tensor([lambda_of(quality)], dtype=torch.float32, device=y.device)
+            )
             a, b = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
             timestep = t.round().clamp(0, bitstream.MAX_TIMESTEP)
             z = quantization.affine(y, quantization.alpha_from_index(a), quantization.beta_from_index(b))
@@ -337,16 +339,16 @@ class Codec:
         z = z_hat.float() - _dither(header.dither_seed, z_hat.shape)
         y_hat = quantization.inverse_affine(z[None], alpha, beta)
         device = self.backbone.device
-        return y_hat.to(device), torch.tensor([float(header.timestep)], device=device)
+        return y_hat.to(device), torch.tensor([header.timestep], dtype=torch.float32, device=device)
 
 
 def _dither(seed: int | None, shape: torch.Size) -> Tensor:
     """The dither of :func:`diffusion_codec.quantization.shared_dither`, or zeros without a seed."""
-    return (
-        torch.zeros(shape)
-        if seed is None
-        else torch.from_numpy(quantization.shared_dither(seed, tuple(shape)))
-    )
+    if seed is None:
+        return torch.zeros(shape, dtype=torch.float32)
+    if not 0 <= seed < bitstream.SEED_LEVELS:
+        raise BadInputError(f"dither seed is {seed}, expected 0 to {bitstream.SEED_LEVELS - 1}")
+    return torch.from_numpy(quantization.shared_dither(seed, tuple(shape)))
 
 
 def _moved(z_hat: Tensor, seed: int) -> Tensor:

@@ -231,7 +231,7 @@ def _filled(
         raise ValueError(
             f"{prefix}{wrong[0]} is missing, unexpected or of another shape than its metadata say"
         )
-    filled = network(**config)
+    filled = network(**config).float()  # whatever torch's default type is
     if isinstance(filled, EntropyModel):
         filled = filled.double()
         found = _off_grid({k: v.double() for k, v in found.items()}, filled)

@@ -38,6 +38,11 @@ class OutOfMemoryError(DiffusionCodecError, MemoryError):
     """The machine, or the limit it was given, has not enough memory for this picture."""
 
 
+def how_to_install(extra: str) -> str:
+    """What brings the packages of an extra; the package is on no index, so it is said for a clone of the project."""
+    return f"in the project's folder, pip install '.[{extra}]'"
+
+
 def _is_about_memory(error: BaseException | None) -> bool:
     """Whether memory ran out, here or in what an import failed of."""
     return error is not None and (

@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 from diffusion_codec._download import DownloadError, download, from_package, quarantine, writing
 from diffusion_codec._download import sha256_of as sha256_of
 from diffusion_codec.closed import Closed
-from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.errors import BadInputError, MissingDataError, how_to_install
 
 Origin = Literal["mirror", "cache", "network", "embedded"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -151,8 +151,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise MissingDataError(
-            f"the data manifest is not at {path}: install the package anew, or clone the repository and install with "
-            "pip install -e '.[evaluation]'"
+            f"the data manifest is not at {path}: clone the project anew, and {how_to_install('evaluation')}"
         ) from error
     except (ValidationError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from error

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from diffusion_codec.errors import BadInputError, DiffusionCodecError, LimitExceededError
 
-Source = str | Path | bytes
+Source = str | Path | bytes | bytearray | memoryview
 
 STANDARD_STREAM = "-"
 
@@ -27,7 +27,7 @@ class TargetExistsError(OutputError):
 
 def describe(source: Source) -> str:
     """How messages name a source: its path in quotes, ``standard input``, or ``the data``."""
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return "the data"
     return "standard input" if str(source) == STANDARD_STREAM else f"'{source}'"
 
@@ -38,8 +38,10 @@ def open_source(source: Source, max_bytes: int) -> BinaryIO:
     Pipes are read into memory, ``max_bytes`` at most. Errors: BadInputError for a missing or unreadable file,
     a directory or a closed standard input, LimitExceededError for a longer pipe.
     """
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source)
+    if not isinstance(source, str | os.PathLike):
+        raise BadInputError(f"expected a path or bytes, got {type(source).__name__}")
     with _reading(source):
         if str(source) == STANDARD_STREAM:
             if sys.stdin is None:
@@ -68,6 +70,8 @@ def check_target(path: str | Path, force: bool = False) -> None:
                 "the result is binary and standard output is a terminal: redirect it or name a file"
             )
         return
+    if str(path).endswith(("/", os.sep)):
+        raise OutputError(f"'{path}' is the name of a directory, expected that of a file to write")
     try:
         _check_path(Path(path), force)
     except OSError as error:

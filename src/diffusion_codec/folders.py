@@ -53,16 +53,19 @@ def tasks(folder: str | Path, target: str | Path, suffixes: Iterable[str], new_s
         if path.suffix.lower() in chosen and path.is_file() and not path.name.startswith(".")
     ]
     if not found:
-        raise BadInputError(f"'{folder}' holds no file that ends in {' '.join(sorted(chosen))}")
+        ends = " ".join(sorted(chosen)) if len(chosen) < 8 else "the suffix of a picture"
+        inner = any(path.is_dir() for path in Path(folder).iterdir())
+        note = "; folders inside it are not looked into: name one of them" if inner else ""
+        raise BadInputError(f"'{folder}' holds no file that ends in {ends}{note}")
     alike = Counter(name for path in found for name in (path.stem, path.name))
     names = [path.name if alike[path.stem] > 1 else path.stem for path in found]
     return [Task(path, Path(target) / (name + new_suffix)) for path, name in zip(found, names, strict=True)]
 
 
 def left_alone(folder: str | Path, todo: Sequence[Task]) -> list[str]:
-    """Names of the folder's files that are no task; hidden ones are not told."""
+    """Names of what the folder holds beside the tasks, those of folders with a slash; hidden ones are not told."""
     chosen = {task.source.name for task in todo}
-    there = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+    there = sorted(path.name + "/" * path.is_dir() for path in Path(folder).iterdir())
     return [name for name in there if name not in chosen and not name.startswith(".")]
 
 

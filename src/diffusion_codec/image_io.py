@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +34,13 @@ __all__ = [
     "save_image",
     "write_atomically",
 ]
+
+# Here and not at the first picture: formats cannot be made known while other threads read theirs.
+Image.init()
+with suppress(ImportError):  # HEIC, in which many telephones write
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 # Pillow's format and its options for every suffix that can be written; all but JPEG keep the pixels exactly.
 _SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -122,7 +129,6 @@ def image_format(path: str | Path) -> str:
 
 def picture_suffixes() -> frozenset[str]:
     """Suffixes, with their dot, of what :func:`load_image` may read."""
-    Image.init()
     return frozenset(s for s, name in Image.registered_extensions().items() if name in _formats())
 
 
@@ -137,7 +143,6 @@ def _save_format(path: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def _formats() -> list[str]:
-    Image.init()
     return [name for name in Image.ID if name not in _EXCLUDED_FORMATS and not _is_stub(name)]
 
 
@@ -187,7 +192,9 @@ def _decoding(name: str) -> Iterator[None]:
     except BadInputError:
         raise
     except UnidentifiedImageError as error:
-        raise BadInputError(f"{name} is not a picture in a format that can be read") from error
+        raise BadInputError(
+            f"{name} is not a picture in a format that can be read (HEIC needs pillow-heif)"
+        ) from error
     except (Image.DecompressionBombError, MemoryError) as error:
         raise LimitExceededError(
             f"{name} is too large a picture, at most {DEFAULT_LIMITS.max_side} pixels a side and "

@@ -1,4 +1,6 @@
-"""Pixels as tensors and back: 8-bit levels outside, -1..1 for networks."""
+"""Pixels as tensors and back: 8-bit levels outside, -1..1 for networks; and what tells pictures apart."""
+
+import hashlib
 
 import numpy as np
 import torch
@@ -16,3 +18,8 @@ def to_pixels(x: Tensor) -> NDArray[np.uint8]:
     levels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     pixels: NDArray[np.uint8] = levels.permute(0, 2, 3, 1).cpu().numpy()
     return pixels
+
+
+def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 of a picture's shape and levels, whatever file they came in."""
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()

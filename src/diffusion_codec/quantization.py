@@ -57,7 +57,7 @@ def shared_dither(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def alpha_from_index(index: torch.Tensor) -> torch.Tensor:
     """alpha = 2^(index / 16): the scale a file stores as a signed byte."""
-    return torch.exp2(index / ALPHA_STEPS_PER_OCTAVE)
+    return torch.exp2(index.float() / ALPHA_STEPS_PER_OCTAVE)
 
 
 def alpha_to_index(alpha: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def alpha_to_index(alpha: torch.Tensor) -> torch.Tensor:
 
 def beta_from_index(index: torch.Tensor) -> torch.Tensor:
     """beta = index / 256, in quantisation steps."""
-    return index / BETA_STEPS_PER_UNIT
+    return index.float() / BETA_STEPS_PER_UNIT
 
 
 def beta_to_index(beta: torch.Tensor) -> torch.Tensor:

@@ -53,7 +53,7 @@ def tiled(
         return whole if finish is None else finish(whole)
     (tops, tall), (lefts, wide) = (layout(side, tile, overlap, align) for side in (height, width))
     result: Tensor | None = None
-    band = weight = torch.zeros(0)
+    band = weight = torch.zeros(0, dtype=torch.float32)
     for top, below in zip(tops, [*tops[1:], height], strict=True):
         for left in lefts:
             part = network(x[..., top : top + tall, left : left + wide]).float().cpu()
@@ -80,7 +80,7 @@ def tiled(
 
 def _grown(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
     """``rows`` with zeros below, up to ``shape``."""
-    grown = torch.zeros(shape)
+    grown = torch.zeros(shape, dtype=torch.float32)
     if rows.numel():
         grown[..., : rows.shape[-2], :] = rows
     return grown

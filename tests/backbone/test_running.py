@@ -240,7 +240,13 @@ def test_compiled_networks_are_the_ones_that_run(folder: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("cuda", "no GPU"), ("cuda:7", "no GPU|has . GPUs"), ("gpu", "is no device; known: cpu, cuda")],
+    [
+        ("cuda", "no GPU"),
+        ("cuda:7", "no GPU|has . GPUs"),
+        ("gpu", "is no device; known: cpu, cuda"),
+        ("meta", "cannot compute on it here"),
+        ("xla", "cannot compute on it here"),
+    ],
 )
 def test_a_device_that_is_not_there(device: str, message: str, folder: Path) -> None:
     if device == "cuda" and torch.cuda.is_available():
@@ -253,3 +259,7 @@ def test_a_device_that_is_not_there(device: str, message: str, folder: Path) -> 
 def test_an_unknown_precision() -> None:
     with pytest.raises(BadInputError, match="'int8' is unknown; choose auto, float32, bfloat16, float16"):
         run_options("int8")
+    with pytest.raises(BadInputError, match="'float64' is unknown"):
+        RunOptions("float64")  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="max_memory is '1G', expected bytes"):
+        RunOptions(max_memory="1G")  # type: ignore[arg-type]

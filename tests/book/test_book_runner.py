@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_codec.book import cache, execution
+from diffusion_codec.book import cache, execution, runner
 from diffusion_codec.book.__main__ import main
 from diffusion_codec.book.builder import refresh_prose
 from diffusion_codec.book.project import Project, Request
@@ -71,6 +71,31 @@ def test_a_failing_cell_shows_its_exception_and_is_not_taken_for_done(
     assert not cache.is_fresh(project, "02_reads", project.key("02_reads", Request()))
     assert not project.executed("02_reads").exists()
     assert project.executed("02_reads").with_suffix(".part.ipynb").exists()
+
+
+def test_a_slip_in_a_parameter_costs_no_result(project: Project) -> None:
+    """The result stays good when a run fails before it has written anything; after that it does not."""
+    assert main(["run", "01"]) == 0
+    kept = project.key("01_sums", Request())
+    assert main(["run", "01", "-P", "bitrates: many"]) == 1
+    assert cache.is_fresh(project, "01_sums", kept)
+    source = project.source("01_sums")
+    cells = json.loads(source.read_text())
+    cells["cells"][-1] |= {"cell_type": "code", "outputs": [], "execution_count": None, "source": "1 / 0"}
+    source.write_text(json.dumps(cells))
+    assert main(["run", "01"]) == 1
+    assert not cache.is_fresh(project, "01_sums", kept)
+
+
+def test_an_interrupted_run_says_so_in_a_line(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    assert main(["run", "01"]) == 130
+    assert capsys.readouterr().err == "interrupted; what was finished before is kept\n"
 
 
 def test_new_prose_reaches_the_executed_notebook_without_a_run(project: Project, tmp_path: Path) -> None:

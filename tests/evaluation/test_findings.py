@@ -1,6 +1,7 @@
 """Sentences computed from numbers: right in both directions, and honest about what was not measured."""
 
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from diffusion_codec import baselines, datasets
-from diffusion_codec.evaluation import codecs, findings, pictures, records
+from diffusion_codec.book.paths import repository_root
+from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation import codecs, findings, parameters, pictures, records
 from diffusion_codec.evaluation.tables import NotComparableError, summarise
 from tests.evaluation.test_tables import run
 
@@ -51,7 +54,8 @@ def test_what_was_not_measured_is_said():
     some = results(dfc=(0.1, 0.1), avif=(0.2, 0.2))
     said = findings.comparison_sentence(some, "dfc", ("avif", "jpeg2000"), "lpips-alex", 0.1)
     assert "51 % of AVIF's" in said
-    assert "not compared with JPEG 2000" in said
+    assert "not compared with JPEG 2000's (not measured of both" in said
+    assert "none was asked for" in findings.comparison_sentence(some, "dfc", (), "lpips-alex", 0.1)
     with pytest.raises(NotComparableError):
         findings.compare(some, "dfc", "jpeg2000", "lpips-alex", 0.1)
 
@@ -162,6 +166,26 @@ def test_pictures_are_those_of_the_files(tmp_path):
     assert [p.id for p in pictures.choose(photos, ["kodim23", "kodim04"], 2)] == [p.id for p in photos]
     with pytest.raises(ValueError, match="kodim23"):
         pictures.choose(photos, [first, "kodim23"], 2)
+
+
+def test_chapter_3_is_about_whichever_backbone_is_named():
+    documented = [path.read_text("utf-8") for path in (repository_root() / "book").glob("*.md")]
+    documented += [path.read_text("utf-8") for path in (repository_root() / "notebooks").glob("*.ipynb")]
+    lists = [found for text in documented for found in re.findall(r"NB=03 P='\{?codecs: \[(.*?)\]", text)]
+    assert len(lists) > 2
+    for found in lists:
+        assert findings.own_codec(parameters.words(found, "codecs")).startswith("dfc-")
+    assert findings.own_codec(["jpeg", "dfc-mini@0", "dfc-mini:paper-2024", "dfc-big"]) == "dfc-big"
+    assert findings.looked_at(["dfc-big", "dfc-big@0", "dfc-mini", "ceiling-big", "avif"], "dfc-big") == [
+        "dfc-big", "dfc-big@0", "ceiling-big", "avif", "jpeg",
+    ]  # fmt: skip
+    with pytest.raises(BadInputError, match="like dfc-mini; got jpeg, dfc-mini@0"):
+        findings.own_codec(["jpeg", "dfc-mini@0"])
+
+
+def test_a_metric_that_stands_in_is_said_to():
+    assert findings.stand_in(["psnr", "dists"], ("lpips-alex", "dists")) == ""
+    assert "PSNR stands in" in findings.stand_in(["psnr"], ("lpips-alex", "dists"))
 
 
 def test_numbers_have_a_true_minus_thin_spaces_and_no_sign_before_zero() -> None:

@@ -1,5 +1,7 @@
 """FID and KID of codecs: features kept picture by picture, intervals, provenance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,23 @@ def test_equal_sets_are_near_zero_and_small_sets_refused():
     few = [Point(p.codec, "", "", p.target_bpp, (p.features[0][:1],), (0.1,)) for p in points(0)]
     with pytest.raises(BadInputError, match="need more"):
         table(few, datasets.load("sample"))
+
+
+def test_a_difference_is_taken_over_the_same_photographs():
+    original, decoded = points(0.5)
+    wide = [rows * (1 + place) for place, rows in enumerate(original.features)]  # some photographs are harder
+    pair = [
+        Point(codec, "", "", 0.1, tuple(rows + shift for rows in wide), decoded.bpp)
+        for codec, shift in (("avif", 0.6), ("dfc-mini", 0.5))
+    ]
+    found = table([replace(original, features=tuple(wide)), *pair], datasets.load("sample"))
+    rows = found[found["metric"] == "kid-packaged"].set_index("codec")
+    assert rows["above"]["avif"] == pytest.approx(rows["value"]["avif"] - rows["value"]["dfc-mini"])
+    assert 0 < rows["above_low"]["avif"] < rows["above"]["avif"] < rows["above_high"]["avif"]
+    widths = rows["high"] - rows["low"]
+    assert rows["above_high"]["avif"] - rows["above_low"]["avif"] < widths["avif"] < widths.sum()
+    assert np.isnan(rows["above"]["dfc-mini"])
+    assert table(points(0.5), datasets.load("sample"))["above"].isna().all()
 
 
 def test_kid_is_left_out_of_sets_too_large_to_compare_each_with_each(monkeypatch):

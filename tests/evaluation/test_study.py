@@ -57,6 +57,8 @@ def test_impossible_rates_are_named(given):
 def test_other_impossible_parameters():
     with pytest.raises(BadInputError, match=r"whole numbers.*0\.5"):
         parameters.counts([0.5], "steps")
+    with pytest.raises(BadInputError, match="timesteps: expected numbers above -1 and at most 999"):
+        parameters.timesteps([50, 1500], "timesteps")
     for value in (0, -1, 1.5, "many", True):
         with pytest.raises(BadInputError, match="images: expected"):
             parameters.limit(value, "images")

@@ -22,6 +22,8 @@ def statistics(steps: list[float]) -> pd.DataFrame:
             "kind": kind,
             "variance_ratio": 1 - 0.1 * i * s,
             "correlation": -0.1 * i,
+            "correlation_rms": 0.1 * i * s,
+            "flatness": 1 - 0.2 * i * s,
             "information": 0.1 * s,
         }
         | {f"spectrum_{b}": 1.0 + i + b for b in range(3)}
@@ -71,6 +73,17 @@ def test_statistics_show_every_kind_at_every_step() -> None:
         expected = table[table["kind"] == kind]["variance_ratio"]
         assert drawn[figures.KIND_NAMES[kind]] == pytest.approx(list(expected))
     assert "spread of the latents" in drawn
+
+
+def test_the_bands_are_drawn_about_what_they_judge() -> None:
+    """A criterion for the root mean square says nothing of the mean."""
+    table = statistics([0.5, 2.0])
+    axes = figures.error_statistics(table, 0.7, [0.5, 2.0]).axes
+    rounding = table[table["kind"] == "rounding"]
+    for axis, column in zip(axes[1:3], ("correlation_rms", "flatness"), strict=True):
+        line = next(line for line in axis.lines if line.get_label() == figures.KIND_NAMES["rounding"])
+        assert list(line.get_ydata()) == pytest.approx(list(rounding[column]))
+        assert axis.patches
 
 
 def test_rings_are_at_the_optima() -> None:

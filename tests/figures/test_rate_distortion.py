@@ -86,6 +86,16 @@ def test_a_mean_over_fewer_photographs_is_left_out():
     assert list(drawn(axis)["JPEG"][:, 0]) == [0.2, 0.4]
 
 
+def test_a_single_rate_has_an_interval_and_an_axis():
+    one = summary()[lambda rows: rows["target_bpp"].isin([0.1, np.nan])].assign(
+        bpp=lambda rows: rows["bpp"] * 1.49
+    )
+    axis = rate_distortion.curves(one, ["psnr"]).axes[0]
+    low, high = axis.get_xlim()
+    assert sum(low <= tick <= high for tick in axis.get_xticks()) > 1
+    assert len(axis.containers) == 4  # error bars of every codec but the ceiling
+
+
 def test_two_data_sets_do_not_share_a_figure():
     both = pd.concat([summary(), summary(dataset="sample")])
     with pytest.raises(NotComparableError, match="kodak, sample"):

@@ -47,11 +47,13 @@ def test_sentences_follow_the_numbers(multiples: pd.DataFrame) -> None:
         {"rival": ["avif", "jpeg"], "asked": 2.0, "ratio": 2.0, "observer": "lpips-alex"}
         | {"share": [0.4, 0.7], "low": [0.3, 0.6], "high": [0.5, 0.8], "images": 24}
     )
-    said = findings.judged_sentence(judged, "lpips-alex", 2.0)
+    said = findings.judged_sentence(judged, "lpips-alex", [2.0])
     assert "40% (30% to 50%) against AVIF" in said
     assert said.endswith("It prefers this codec to JPEG there.")
-    assert "to none of them" in findings.judged_sentence(judged.assign(low=0.1), "lpips-alex", 2.0)
-    assert "nothing was measured" in findings.judged_sentence(judged, "psnr", 2.0)
+    assert "to none of them" in findings.judged_sentence(judged.assign(low=0.1), "lpips-alex", [2.0])
+    assert "nothing was measured" in findings.judged_sentence(judged, "psnr", [2.0])
+    gaps = findings.judged_sentence(judged, "lpips-alex", [2.0, 3.0, 4.0])
+    assert gaps == f"{said} At 3 and 4 times the bitrate nothing was measured."
     table = findings.judged_table(judged)
     assert list(table.columns) == ["against", "its bitrate", "LPIPS (AlexNet)"]
     assert table.iloc[0].tolist() == ["AVIF", "2.00 ×", "40% (30–50)"]

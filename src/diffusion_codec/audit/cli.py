@@ -8,9 +8,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from diffusion_codec import bitstream
-from diffusion_codec.cli import BackboneOption, DeviceOption, WeightsOption
-from diffusion_codec.files import STANDARD_STREAM, check_target, describe, read_bytes, write_atomically
+from diffusion_codec.cli import BackboneOption, DeviceOption, WeightsOption, read_dfc
+from diffusion_codec.files import STANDARD_STREAM, check_target, describe, write_atomically
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -40,13 +39,15 @@ def audit(
     counts in places that glow are not to be trusted; others may be wrong, too.
     """
     name = out or _name(source)
+    if name == STANDARD_STREAM:
+        raise typer.BadParameter("--out - cannot be: there are three files; name them")
     if name.endswith(os.sep) or os.path.isdir(name):
         name = os.path.join(name, os.path.basename(_name(source)))
     targets = {kind: f"{name}.{kind}" for kind in ("spread.npy", "spread.png", "audit.json")}
     for target in targets.values():
         check_target(target, force)
-    data = read_bytes(source, bitstream.DEFAULT_LIMITS.max_file_bytes)
-    header = bitstream.read(data).header
+    data, file = read_dfc(source)
+    header = file.header
     from diffusion_codec.audit import heat, uncertainty
     from diffusion_codec.codec import Codec
     from diffusion_codec.image_io import Picture, load_image, save_image
@@ -60,7 +61,7 @@ def audit(
     write_atomically(targets["spread.npy"], _npy(found.spread), force)
     save_image(Picture(np.array(heat.picture(found.decoded, found.spread))), targets["spread.png"], force)
     write_atomically(targets["audit.json"], (json.dumps(told, indent=1) + "\n").encode(), force)
-    typer.echo(json.dumps(told) if as_json else _line(source, told, targets))
+    typer.echo(json.dumps(told | {"files": targets}) if as_json else _line(source, told, targets))
 
 
 def _name(source: str) -> str:

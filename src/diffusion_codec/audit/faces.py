@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diffusion_codec import datasets, fetch
 from diffusion_codec.audit.subjects import Findings, Subject
-from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.errors import BadInputError, MissingDataError, how_to_install
 from diffusion_codec.evaluation.codecs import Pixels
 
 Embedding = NDArray[np.float32]
@@ -48,7 +48,7 @@ class OpenCvFaces:
             import cv2
         except ImportError as error:
             raise MissingDataError(
-                f"faces need the extra 'audit' ({error}): run `make audit`, or pip install 'diffusion-codec[audit]'"
+                f"faces need the extra 'audit' ({error}): run `make audit`, or {how_to_install('audit')}"
             ) from error
         cv2.setNumThreads(1)
         logging: Any = cv2.utils.logging

@@ -10,7 +10,7 @@ import numpy as np
 from diffusion_codec.audit import drawing
 from diffusion_codec.audit.drawing import Box, Text, TextLine
 from diffusion_codec.audit.subjects import Findings, Subject
-from diffusion_codec.errors import MissingDataError
+from diffusion_codec.errors import MissingDataError, how_to_install
 from diffusion_codec.evaluation.codecs import Pixels
 
 CONFIDENT = 0.9
@@ -105,8 +105,7 @@ def rapid_reader() -> Reader:
         from rapidocr_onnxruntime import RapidOCR
     except ImportError as error:
         raise MissingDataError(
-            f"reading text needs the extra 'audit' ({error}): run `make audit`, or pip install "
-            "'diffusion-codec[audit]'"
+            f"reading text needs the extra 'audit' ({error}): run `make audit`, or {how_to_install('audit')}"
         ) from error
     engine = RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1, det_limit_side_len=DETECTION_SIDE)
 

@@ -34,6 +34,13 @@ class RunOptions:
     low_memory: bool = False
     max_memory: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            known = ", ".join(get_args(Precision))
+            raise BadInputError(f"precision {self.precision!r} is unknown; choose {known}")
+        if self.max_memory is not None and not (isinstance(self.max_memory, int) and self.max_memory > 0):
+            raise BadInputError(f"max_memory is {self.max_memory!r}, expected bytes above 0, or None")
+
     @property
     def dtype(self) -> torch.dtype:
         """The networks' number format; of ``auto`` that of all but the decoder."""
@@ -55,8 +62,6 @@ def run_options(
     max_memory: str | None = None,
 ) -> RunOptions:
     """The options as a user writes them; BadInputError for an unknown precision or what is no amount of memory."""
-    if precision not in get_args(Precision):
-        raise BadInputError(f"precision {precision!r} is unknown; choose {', '.join(get_args(Precision))}")
     allowed = None if max_memory is None else parse_size(max_memory)
     return RunOptions(cast(Precision, precision), compiled, offload, low_memory, allowed)
 
@@ -149,4 +154,12 @@ def checked_device(device: str | torch.device) -> torch.device:
         raise BadInputError(f"{wanted} was asked for; this machine has {torch.cuda.device_count()} GPUs")
     if wanted.type == "mps" and not torch.backends.mps.is_available():
         raise BadInputError("mps was asked for, and this machine has no such GPU: choose --device cpu")
+    if wanted.type not in ("cpu", "cuda", "mps"):
+        try:
+            torch.ones(1, device=wanted).cpu()
+        except Exception as error:  # each kind fails in its own way
+            raise BadInputError(
+                f"{wanted} was asked for, and PyTorch {torch.__version__} cannot compute on it here: choose "
+                "--device cpu"
+            ) from error
     return wanted

@@ -20,13 +20,12 @@ from diffusion_codec import fetch
 from diffusion_codec.backbone import sources
 from diffusion_codec.backbone.layout import weights_file
 from diffusion_codec.backbone.sources import Source
-from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.errors import BadInputError, MissingDataError, how_to_install
 from diffusion_codec.files import write_atomically
 
 FILE = "empty_prompt.safetensors"
 TEXT_WEIGHTS = "model"
 HERE = "on this machine"
-EXTRA = "pip install 'diffusion-codec[stable-diffusion]'"
 
 
 def load(source: Source) -> Tensor:
@@ -144,7 +143,8 @@ def _text_classes() -> tuple[Any, Any]:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError as error:
         raise MissingDataError(
-            f"the empty prompt's embedding is computed once, by the text encoder, which needs transformers: {EXTRA}"
+            f"the empty prompt's embedding is computed once, by the text encoder, which needs transformers: "
+            f"{how_to_install('stable-diffusion')}"
         ) from error
     return CLIPTextModel, CLIPTokenizer
 

@@ -60,7 +60,7 @@ def look_at(book: project.Project, command: str, site: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0; 1 when a notebook or the book fails or a request is wrong; 2 for wrong usage."""
+    """Exit status 0; 1 when a notebook or the book fails or a request is wrong; 2 for wrong usage; 130 for Ctrl-C."""
     options = parse(arguments)
     try:
         book = project.Project(repository_root())
@@ -75,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (DiffusionCodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was finished before is kept", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -17,9 +17,12 @@ def mark(project: Project, name: str, key: str) -> None:
     _write(_stamp(project, name), key)
 
 
-def unmark(project: Project, name: str) -> None:
-    """Forget the result of a notebook, before it is made anew: a failed run must not look finished."""
-    _stamp(project, name).unlink(missing_ok=True)
+def unmark(project: Project, name: str) -> str | None:
+    """Forget the result of a notebook, before it is made anew: a failed run must not look finished. Its key, if any."""
+    stamp = _stamp(project, name)
+    key = stamp.read_text() if stamp.is_file() else None
+    stamp.unlink(missing_ok=True)
+    return key
 
 
 def site_is_fresh(project: Project, key: str) -> bool:

@@ -32,11 +32,17 @@ def run(project: Project, notebook: str, request: Request, *, force: bool = Fals
         return False
     parameters = project.parameters(notebook, request)
     check_names(project, notebook, parameters)
-    cache.unmark(project, notebook)
+    kept = cache.unmark(project, notebook)
     shown = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
     print(f"running {notebook} ({'smoke, ' if request.smoke else ''}{shown})", flush=True)
     start, processor, load = time.monotonic(), _processor_seconds(), execution.load()
-    _execute(project, notebook, parameters)
+    before = _outputs(project, notebook)
+    try:
+        _execute(project, notebook, parameters)
+    except BaseException:
+        if kept is not None and _outputs(project, notebook) == before:
+            cache.mark(project, notebook, kept)  # a slip in a parameter costs no result
+        raise
     seconds = time.monotonic() - start
     took = execution.Execution(
         seconds=round(seconds, 1),
@@ -52,6 +58,12 @@ def run(project: Project, notebook: str, request: Request, *, force: bool = Fals
     cache.mark(project, notebook, key)
     print(f"ran {notebook} in {seconds:.0f} s", flush=True)
     return True
+
+
+def _outputs(project: Project, notebook: str) -> dict[Path, int]:
+    """The files that a notebook made for the book, with the time of their last change."""
+    folder = project.stage / "figures" / notebook
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def _processor_seconds() -> float:

@@ -1,6 +1,5 @@
 """Photographs to train on, and the check that nothing is trained on what it is measured on."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from diffusion_codec import fetch
 from diffusion_codec.datasets.images import ImageDataset, Pixels, from_files
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.image_io import load_image
+from diffusion_codec.pixels import pixels_sha256
 
 EVALUATION_SETS = ("kodak", "coco-val2017-128", "sample")
 """What the project's own numbers are measured on: compared with, where they are at hand, before any training."""
@@ -61,8 +61,7 @@ def fingerprint(name: str, pixels: Pixels) -> Fingerprint:
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32)
     thumbnail -= thumbnail.mean()
     thumbnail /= np.linalg.norm(thumbnail) or 1.0
-    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-    return Fingerprint(name, digest, bits, thumbnail)
+    return Fingerprint(name, pixels_sha256(pixels), bits, thumbnail)
 
 
 def overlap(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[tuple[str, str]]:

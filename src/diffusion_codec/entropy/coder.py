@@ -35,9 +35,11 @@ class LatentCoder:
     """
 
     def __init__(self, model: EntropyModel, gaussian: np.ndarray, hyper: np.ndarray | None):
-        copy = EntropyModel(**model.config)
+        copy = EntropyModel(
+            **model.config
+        ).double()  # first: torch's default type may hold less than the weights
         copy.load_state_dict(model.state_dict())
-        self.model = copy.double().eval().requires_grad_(False)
+        self.model = copy.eval().requires_grad_(False)
         self.gaussian, self.hyper = gaussian, hyper
 
     @torch.no_grad()

@@ -35,7 +35,8 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Result file, .csv, .json or .parquet; what it holds is kept. Default: data/results/<dataset>_rd.csv"
+            help="Result file, .csv, .json or .parquet; what it holds is kept. Needed with codecs, rates, metrics or a "
+            "limit of one's own; otherwise data/results/<dataset>_rd.csv"
         ),
     ] = None,
     dataset: Annotated[
@@ -74,9 +75,6 @@ def evaluate(
         if codecs or bitrates:
             studies = studies[:1]
         own = not smoke and bool(codecs or bitrates or metric_names or limit)
-        target, journal = _files(out, default, own)
-        checked_device(device)
-        run_on = _helpers(jobs, ray)
         asked = [
             Study.of(
                 standard.dataset,
@@ -87,6 +85,9 @@ def evaluate(
             )
             for standard in studies
         ]
+        target, journal = _files(out, default, own)
+        checked_device(device)
+        run_on = _helpers(jobs, ray)
         results = _measure(_measurable(asked, console), journal, device, console, run_on)
         if target != journal:
             records.export(results, target)

@@ -1,6 +1,5 @@
 """One small interface for every codec that is measured: pixels and a rate in, a file and pixels out."""
 
-import hashlib
 import re
 import time
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from diffusion_codec.backbone import RunOptions
 from diffusion_codec.codec import DEFAULT_STEPS, Analysis, Codec, Compressed, Decompressed
 from diffusion_codec.codec_weights import embedded_weights
 from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.pixels import pixels_sha256
 
 Pixels = NDArray[np.uint8]
 
@@ -36,10 +36,6 @@ class Coded:
     decode_seconds: float
     steps: int | None = None
     ledger: dict[str, int] = field(default_factory=dict)
-
-
-def _pixels_sha256(pixels: Pixels) -> str:
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 class RateCodec(Protocol):
@@ -97,7 +93,7 @@ class BaselineCodec:
 
         The time is that of one encoding at the quality found.
         """
-        image = _pixels_sha256(pixels)
+        image = pixels_sha256(pixels)
         if image != self._image:
             self._image, self._files = image, {}
         try:
@@ -132,7 +128,7 @@ class SharedCodec:
 
     def analysis(self, pixels: Pixels) -> tuple[Analysis, Compressed]:
         """What files of every size start from, and the smallest; from memory where the picture is the last one."""
-        image = _pixels_sha256(pixels)
+        image = pixels_sha256(pixels)
         if self._analysed is None or self._analysed[0] != image:
             analysis = self.codec.analyse(pixels)
             self._analysed = image, analysis, self.codec.compress(analysis, quality=0.0)
@@ -140,7 +136,7 @@ class SharedCodec:
 
     def compress(self, pixels: Pixels, max_bytes: int) -> Compressed:
         """The best file of at most `max_bytes` (its smallest where none is), from memory where it was made before."""
-        key = (_pixels_sha256(pixels), max_bytes)
+        key = (pixels_sha256(pixels), max_bytes)
         if key not in self._files:
             analysis, smallest = self.analysis(pixels)
             self._files[key] = (

@@ -99,10 +99,13 @@ def noise_like(latents: list[torch.Tensor], dataset: str) -> tuple[Evidence, pd.
     verdict, dithered = (noise.verdict(statistics, kind) for kind in ("rounding", "dithered"))
     spread = float(torch.stack([y.std((1, 2)) for y in latents]).mean())
     limits = ", ".join(f"{name} within {bound:g}" for name, bound in noise.CRITERIA.items())
+    band = noise.strongest_band(statistics, "rounding", verdict["holds_up_to"])
     evidence = Evidence(
         value=float(verdict["holds_up_to"] or 0.0),
         protocol=f"latents of {len(latents)} photographs of {dataset} (spread {spread:.2f}), steps {STEPS[0]:g} to "
-        f"{STEPS[-1]:g}; {limits}; with dither it holds up to {dithered['holds_up_to'] or 0:g}",
+        f"{STEPS[-1]:g}; {limits} (flatness: geometric over arithmetic mean of {noise.SPECTRUM_BINS} bands of "
+        f"frequency; the strongest has {band:.2f} times the power of white noise there); with dither it holds up to "
+        f"{dithered['holds_up_to'] or 0:g}",
         files=("claims/C9.csv",),
         made=MADE,
     )

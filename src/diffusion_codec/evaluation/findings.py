@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from diffusion_codec import metrics
+from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.records import Record, Results
 from diffusion_codec.evaluation.tables import (
     LEVEL,
@@ -197,9 +198,12 @@ def comparison_sentence(
         try:
             parts.append(str(compare(results, codec, rival, metric, target_bpp)))
         except NotComparableError:
-            named = LABELS.get(rival, rival)
-            parts.append(f"not compared with {named}, which was not measured at this rate")
+            parts.append(
+                f"not compared with {LABELS.get(rival, rival)}'s (not measured of both at this rate)"
+            )
     known = LABELS.get(metric, metric)
+    if not parts:
+        return f"The {known} of this codec is compared with no other's: none was asked for."
     return f"At {target_bpp:g} bits per pixel the {known} of this codec is {listed(parts)}."
 
 
@@ -265,18 +269,35 @@ def _rates(rows: pd.DataFrame) -> str:
     return ", ".join(f"{bpp:.3f}" for bpp in rows["bpp"])
 
 
-LOOKED_AT = ("dfc-mini", "dfc-mini@0", "ceiling-mini", "vvc", "avif", "jpeg-xl", "jpeg")
-"""Codecs whose photographs are shown beside the original, in this order."""
+def own_codec(names: Sequence[str]) -> str:
+    """The first of the names that is this codec with its default weights and steps, `dfc-<backbone>`.
+
+    Raises BadInputError where there is none.
+    """
+    own = [name for name in names if re.fullmatch(r"dfc-[^:@]+", name)]
+    if not own:
+        raise BadInputError(f"codecs: this codec must be among them, like dfc-mini; got {', '.join(names)}")
+    return own[0]
 
 
-def looked_at(measured: Sequence[str]) -> list[str]:
-    """Those of them that were measured, and the two that the landing page needs."""
-    return [name for name in LOOKED_AT if name in measured or name in ("dfc-mini", "jpeg")]
+def looked_at(measured: Sequence[str], own: str) -> list[str]:
+    """Codecs whose photographs are shown beside the original: those measured, and JPEG for the landing page."""
+    ceiling = own.replace("dfc-", "ceiling-", 1)
+    order = (own, f"{own}@0", ceiling, "vvc", "avif", "jpeg-xl", "jpeg")
+    return [name for name in order if name in measured or name == "jpeg"]
 
 
 def chosen(measured: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """Those of the metrics wanted that were measured; the first measured one where there is none."""
     return [name for name in wanted if name in measured] or list(measured[:1])
+
+
+def stand_in(measured: Sequence[str], wanted: Sequence[str]) -> Sentence:
+    """What :func:`chosen` takes where none of the metrics wanted was measured, as a sentence; else nothing."""
+    if any(name in measured for name in wanted):
+        return Sentence("")
+    taken = LABELS.get(measured[0], measured[0])
+    return Sentence(f"*No measure of this kind was asked for; {taken} stands in.*")
 
 
 def means_table(summary: pd.DataFrame, metric_names: Sequence[str]) -> pd.DataFrame:

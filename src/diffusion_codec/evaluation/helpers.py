@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from diffusion_codec import workers
-from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.errors import BadInputError, MissingDataError, how_to_install
 from diffusion_codec.evaluation.records import Record
 from diffusion_codec.evaluation.sweep import Runner, Task, measure_task
 
@@ -41,9 +41,7 @@ def cluster(address: str | None = None) -> Runner:
     try:
         import ray
     except ImportError as error:
-        raise MissingDataError(
-            "a sweep over a cluster needs Ray: pip install 'diffusion-codec[cluster]'"
-        ) from error
+        raise MissingDataError(f"a sweep over a cluster needs Ray: {how_to_install('cluster')}") from error
     return partial(_on_ray, ray, address)
 
 

@@ -26,6 +26,9 @@ KINDS = ("rounding", "dithered", "gaussian")
 DITHERS = tuple(i / 8 for i in range(8))
 """Of a step, evenly spread: what stands for all dithers where bits are counted."""
 
+LADDER = tuple(np.geomspace(0.125, 6, 8).round(3).tolist())
+"""Steps at which errors are looked at, from far below the latents' spread to far above."""
+
 SPECTRUM_BINS = 10
 INFORMATION_BINS = 16
 CRITERIA = {"variance_ratio": 0.05, "correlation_rms": 0.05, "flatness": 0.05}
@@ -219,6 +222,13 @@ def verdict(statistics: pd.DataFrame, kind: str) -> dict[str, Any]:
     steps = rows["step"].to_numpy()
     limits = {"holds_up_to": _up_to(steps, held), "independent_up_to": _up_to(steps, independent)}
     return {"kind": kind, "outcome": outcome} | limits
+
+
+def strongest_band(statistics: pd.DataFrame, kind: str, step: float | None) -> float:
+    """The largest power among the bands of frequency, over step^2 / 12; at the finest step for None."""
+    rows = statistics[statistics["kind"] == kind]
+    row = rows[rows["step"] == (rows["step"].min() if step is None else step)].iloc[0]
+    return float(row[[f"spectrum_{i}" for i in range(SPECTRUM_BINS)]].max())
 
 
 def _up_to(steps: np.ndarray, held: np.ndarray) -> float | None:

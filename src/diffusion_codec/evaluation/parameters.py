@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.schedule import STABLE_DIFFUSION
 
 
 def numbers(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) -> tuple[float, ...]:
@@ -27,13 +28,18 @@ def numbers(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) 
     return tuple(sorted(set(found)))
 
 
-def counts(value: Any, name: str) -> tuple[int, ...]:
-    """Different whole numbers from 0, in rising order. Raises BadInputError."""
-    found = numbers(value, name, low=-1.0)
+def counts(value: Any, name: str, *, high: float = math.inf) -> tuple[int, ...]:
+    """Different whole numbers from 0 to `high`, in rising order. Raises BadInputError."""
+    found = numbers(value, name, low=-1.0, high=high)
     wrong = [number for number in found if number != int(number)]
     if wrong:
         raise BadInputError(f"{name}: expected whole numbers, like [0, 1, 3]; got {wrong[0]:g}")
     return tuple(int(number) for number in found)
+
+
+def timesteps(value: Any, name: str) -> tuple[int, ...]:
+    """Different timesteps of Stable Diffusion's schedule, in rising order. Raises BadInputError."""
+    return counts(value, name, high=STABLE_DIFFUSION.num_timesteps - 1)
 
 
 def limit(value: Any, name: str) -> int | None:

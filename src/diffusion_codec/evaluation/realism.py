@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -29,6 +29,7 @@ from diffusion_codec.evaluation.records import commit
 from diffusion_codec.evaluation.tables import LEVEL, stored
 from diffusion_codec.files import write_atomically
 from diffusion_codec.metrics import inception, realism
+from diffusion_codec.pixels import pixels_sha256
 
 ORIGINAL = "original"
 CODECS = (
@@ -41,6 +42,7 @@ CODECS = (
     "jpeg-xl",
     "vvc",
 )
+COMPARED = "dfc-mini"
 RATES = (0.05, 0.1, 0.2)
 FID_RESAMPLES, KID_RESAMPLES = 100, 10_000
 """FID is computed anew for each, KID only weighed anew."""
@@ -83,10 +85,11 @@ def measure(
     ]
     folder.mkdir(parents=True, exist_ok=True)
     paths: dict[tuple[str, float | None, str], Path] = {}
-    for name, rate in wanted:
-        made = "" if name == ORIGINAL else f"{codecs[name].version} {codecs[name].settings}"
-        for item in dataset:
-            key = f"{dataset.sha256} {item.id} {name} {rate} {made}"
+    for item in dataset:
+        picture = pixels_sha256(item.pixels())
+        for name, rate in wanted:
+            made = "" if name == ORIGINAL else f"{codecs[name].version} {codecs[name].settings}"
+            key = f"{picture} {name} {rate} {made}"
             paths[name, rate, item.id] = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
     missing = {
         item.id: [(n, r, paths[n, r, item.id]) for n, r in wanted if not paths[n, r, item.id].is_file()]
@@ -115,10 +118,12 @@ def _kept(path: Path) -> tuple[realism.Features, float]:
 def _picture(pixels: Pixels, wanted: Sequence[tuple[str, float | None, Path]], device: str) -> None:
     """Decode one picture by every codec and rate wanted, and keep the features of its patches."""
     torch.set_num_threads(1)
+    names = list(dict.fromkeys(name for name, _, _ in wanted if name != ORIGINAL))
+    codecs = dict(zip(names, rate_codecs.get(names, device), strict=True))
     for name, rate, path in wanted:
         decoded, bpp = pixels, np.nan
         if name != ORIGINAL:
-            coded = rate_codecs.get([name], device)[0].run(pixels, np.inf if rate is None else rate)
+            coded = codecs[name].run(pixels, np.inf if rate is None else rate)
             decoded = coded.decoded
             bpp = np.nan if coded.data is None else 8 * len(coded.data) / (pixels.shape[0] * pixels.shape[1])
         part = path.with_suffix(".part.npz")
@@ -129,9 +134,10 @@ def _picture(pixels: Pixels, wanted: Sequence[tuple[str, float | None, Path]], d
 def table(points: Sequence[Point], dataset: ImageDataset, seed: int = 0) -> pd.DataFrame:
     """One row a codec, rate and metric: value, interval (bootstrap over pictures), rate, counts, provenance.
 
-    Each resample draws pictures with all their patches, the same for both sets. Of a picture drawn twice FID sees equal
-    patches twice, which raises it, so intervals are those of the differences to the resamples' mean.
-    No KID of more than :data:`MOST_FOR_KID` patches.
+    Each resample draws pictures with all their patches, the same for both sets and for every codec. Of a picture drawn
+    twice FID sees equal patches twice, which raises it, so intervals are those of the differences to the resamples'
+    mean. ``above`` is how far a codec's distance lies above that of :data:`COMPARED` at the same rate asked for, with
+    the interval of that difference. No KID of more than :data:`MOST_FOR_KID` patches.
     """
     original, *others = points
     counts = [len(rows) for rows in original.features]
@@ -141,10 +147,22 @@ def table(points: Sequence[Point], dataset: ImageDataset, seed: int = 0) -> pd.D
         )
     distances = {"fid-packaged": _fid} if sum(counts) > MOST_FOR_KID else DISTANCES
     rows: list[dict[str, Any]] = []
+    found = {
+        (point.codec, point.target_bpp, metric): distance(
+            original.features, point.features, np.random.default_rng(seed)
+        )
+        for point in others
+        for metric, distance in distances.items()
+    }
     for point in others:
-        for metric, distance in distances.items():
-            value, draws = distance(original.features, point.features, np.random.default_rng(seed))
-            low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.mean(draws) + value
+        for metric in distances:
+            value, draws = found[point.codec, point.target_bpp, metric]
+            low, high = _interval(value, draws)
+            compared = found.get((COMPARED, point.target_bpp, metric))
+            above = (np.nan,) * 3
+            if compared is not None and point.codec != COMPARED:
+                gap = value - compared[0]
+                above = (gap, *_interval(gap, np.subtract(draws, compared[1])))
             rows.append(
                 {
                     "codec": point.codec,
@@ -154,6 +172,9 @@ def table(points: Sequence[Point], dataset: ImageDataset, seed: int = 0) -> pd.D
                     "value": value,
                     "low": low,
                     "high": high,
+                    "above": above[0],
+                    "above_low": above[1],
+                    "above_high": above[2],
                     "images": len(counts),
                     "patches": sum(counts),
                     "missing": 0,
@@ -168,6 +189,12 @@ def table(points: Sequence[Point], dataset: ImageDataset, seed: int = 0) -> pd.D
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _interval(value: float, draws: ArrayLike) -> tuple[float, float]:
+    about = np.asarray(draws, float) - np.mean(np.asarray(draws, float))
+    low, high = np.quantile(about, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return value + float(low), value + float(high)
 
 
 def _fid(original: Photographs, decoded: Photographs, rng: np.random.Generator) -> tuple[float, list[float]]:

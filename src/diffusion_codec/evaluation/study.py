@@ -126,6 +126,12 @@ def stored_path(dataset: str) -> Path:
     return fetch.repository_root() / "data" / "results" / f"{dataset}_rd.csv"
 
 
+def stored_sets(kind: str) -> tuple[str, ...]:
+    """Data sets of which the repository keeps results of a kind, `rd` or `realism`."""
+    folder = fetch.repository_root() / "data" / "results"
+    return tuple(sorted(path.name.removesuffix(f"_{kind}.csv") for path in folder.glob(f"*_{kind}.csv")))
+
+
 def stored_elsewhere(dataset: str) -> list[Results]:
     """What the repository keeps of every data set but this one."""
     own = stored_path(dataset)

@@ -116,21 +116,25 @@ def error_histograms(errors: Mapping[float, Mapping[str, np.ndarray]]) -> Figure
 
 
 def error_statistics(statistics: pd.DataFrame, spread: float, spectra_at: Sequence[float]) -> Figure:
-    """Variance, correlation, information and spectrum of the error; grey bands are the criteria.
+    """Variance, correlation, flatness, information and spectrum of the error; grey bands are the criteria.
 
     Args:
         spread: standard deviation of the latents; drawn as a vertical line.
         spectra_at: one small and one large step whose spectra are drawn.
     """
-    figure, axes = canvas(2, 2, height=2.7)
-    variance, correlation, information, spectrum = axes.flat
+    figure, axes = canvas(3, 2, height=2.5)
+    variance, correlation, flatness, information, spectrum, beside = axes.flat
     _against_step(variance, statistics, "variance_ratio", spread, 1.0, CRITERIA["variance_ratio"])
     variance.set(ylabel=r"variance / ($\Delta^2/12$)", title="As strong as the formula says?", ylim=(0, 1.35))
-    _against_step(correlation, statistics, "correlation", spread, 0.0, CRITERIA["correlation_rms"])
-    correlation.set(ylabel="correlation with $y$", title="Uncorrelated with the signal?")
+    _against_step(correlation, statistics, "correlation_rms", spread, 0.0, CRITERIA["correlation_rms"])
+    correlation.set(ylabel="correlation with $y$ (rms)", title="Uncorrelated with the signal?")
+    _against_step(flatness, statistics, "flatness", spread, 1.0, CRITERIA["flatness"])
+    flatness.set(ylabel="flatness of the spectrum", title="White?")
     _against_step(information, statistics, "information", spread, 0.0, INDEPENDENT_BELOW)
     information.set(ylabel="bits about $y$", title="Independent of the signal?")
     _spectra(spectrum, statistics, spectra_at)
+    beside.set_axis_off()
+    beside.legend(*spectrum.get_legend_handles_labels(), loc="center left", handlelength=4.5)
     handles, names = variance.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
@@ -161,14 +165,13 @@ def _spectra(axis: Axes, statistics: pd.DataFrame, steps: Sequence[float]) -> No
                       marker=KIND_MARKS[kind], ms=3.5, mfc="white" if kind == "dithered" else None,
                       label=rf"{kind}, $\Delta$ = {step:.2g}")  # fmt: skip
     axis.axhline(1, color=COLOURS["grey"], lw=1)
-    axis.set(xlabel="spatial frequency (cycles per latent position)", title="White?")
+    axis.set(xlabel="spatial frequency (cycles per latent position)", title="The spectrum")
     axis.set(ylabel=r"power / ($\Delta^2/12$)", yscale="log")
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.5), max(high, 2))
     ticks = [v for v in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if axis.get_ylim()[0] <= v <= axis.get_ylim()[1]]
     axis.set_yticks(ticks, [f"{v:g}" for v in ticks])
     axis.minorticks_off()
-    axis.legend(fontsize=7, handlelength=4.5)
 
 
 def declared_noise(sweep: pd.DataFrame, optima: pd.DataFrame, metrics: Sequence[str]) -> Figure:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from diffusion_codec import metrics
 from diffusion_codec.evaluation.findings import LABELS
@@ -132,7 +132,8 @@ def denoising(gain: pd.DataFrame, metric_names: Sequence[str]) -> Figure:
 def steps(summary: pd.DataFrame, metric_names: Sequence[str], default: int) -> Figure:
     """Quality against the number of denoising steps, one line a rate, one panel a metric."""
     figure, axes = canvas(columns=len(metric_names), height=3.1)
-    looks = list(zip(("blue", "vermilion", "green", "purple"), "osD^", strict=True))
+    colours = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey", "black")
+    looks = list(zip(colours, "osD^vPX*", strict=True))
     for axis, metric in zip(axes[0], metric_names, strict=True):
         rows = summary[(summary["metric"] == metric) & summary["steps"].notna()]
         for number, (rate, group) in enumerate(rows.groupby("target_bpp")):
@@ -171,7 +172,7 @@ def _draw(axis: Any, codec: str, rows: pd.DataFrame) -> None:
             row["value"], color=look.colour, linestyle=look.dashes, linewidth=look.width, label=look.label
         )
         return
-    axis.fill_between(rows["bpp"], rows["low"], rows["high"], color=look.colour, alpha=0.13, linewidth=0)
+    interval(axis, rows["bpp"], rows, rows["value"], look.colour)
     axis.plot(
         rows["bpp"],
         rows["value"],
@@ -183,6 +184,15 @@ def _draw(axis: Any, codec: str, rows: pd.DataFrame) -> None:
     )
 
 
+def interval(axis: Any, x: pd.Series, rows: pd.DataFrame, value: pd.Series, colour: str) -> None:
+    """A band from `low` to `high` about a line; about a single point, which no band would show, a bar."""
+    if len(rows) > 1:
+        axis.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.13, linewidth=0)
+    else:
+        error = np.clip([value - rows["low"], rows["high"] - value], 0, None)
+        axis.errorbar(x, value, yerr=error, color=colour, linestyle="", capsize=3)
+
+
 def rate_axis(axis: Any, rates: pd.Series) -> None:
     """A logarithmic axis of bits per pixel with readable ticks over the rates given."""
     axis.set_xscale("log")
@@ -192,7 +202,11 @@ def rate_axis(axis: Any, rates: pd.Series) -> None:
         return
     low, high = known.min() / 1.12, known.max() * 1.12
     axis.set_xlim(low, high)
-    axis.set_xticks([tick for tick in TICKS if low <= tick <= high])
+    round_ones = [tick for tick in TICKS if low <= tick <= high]
+    if len(round_ones) < 3:
+        found = MaxNLocator(4).tick_values(low, high)
+        round_ones = found[(found >= low) & (found <= high)].tolist()
+    axis.set_xticks(round_ones)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter, StrMethodFormatter
 
-from diffusion_codec.figures.rate_distortion import line, metric_label
+from diffusion_codec.figures.rate_distortion import interval, line, metric_label
 from diffusion_codec.figures.style import COLOURS, canvas
 
 
@@ -60,9 +60,7 @@ def _lines(axis: Axes, rows: pd.DataFrame) -> None:
     for rival, group in rows.groupby("rival"):
         look = line(str(rival))
         ordered = group.sort_values("ratio")
-        axis.fill_between(
-            ordered["ratio"], ordered["low"], ordered["high"], color=look.colour, alpha=0.15, linewidth=0
-        )
+        interval(axis, ordered["ratio"], ordered, ordered["share"], look.colour)
         axis.plot(ordered["ratio"], ordered["share"], marker=look.marker, color=look.colour, label=look.label)
 
 

@@ -18,7 +18,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from diffusion_codec.errors import BadInputError, MissingDataError
+from diffusion_codec.errors import BadInputError, MissingDataError, how_to_install
 from diffusion_codec.metrics.backbones import FEATURES
 from diffusion_codec.metrics.trunks import Net, trunk
 
@@ -71,7 +71,7 @@ def _lpips_package() -> Any:
         except ImportError as error:
             raise MissingDataError(
                 f"the Python package lpips is needed for LPIPS and cannot be imported ({error}); "
-                "install it with: pip install 'diffusion-codec[evaluation]'"
+                f"{how_to_install('evaluation')}"
             ) from error
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from diffusion_codec.backbone.options import checked_device
-from diffusion_codec.errors import BadInputError, DiffusionCodecError
+from diffusion_codec.errors import BadInputError, DiffusionCodecError, how_to_install
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -154,7 +154,7 @@ def _state(device: torch.device | str) -> Any:
     except ImportError as error:
         raise BadInputError(
             f"{_processes()} processes were started; training on several needs accelerate: "
-            "pip install 'diffusion-codec[stable-diffusion]'"
+            f"{how_to_install('stable-diffusion')}"
         ) from error
     return PartialState(cpu=torch.device(device).type == "cpu")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffusion_codec.evaluation.findings import LABELS, Sentence
+from diffusion_codec.evaluation.findings import LABELS, Sentence, listed
 from diffusion_codec.user_study import analysis, published, store, votes
 from diffusion_codec.user_study.observers import Observer
 from diffusion_codec.user_study.power import Spread, pooled, raters_needed
@@ -242,12 +242,16 @@ def observers_sentence(observers: dict[str, Observer]) -> Sentence:
     )
 
 
-def judged_sentence(table: pd.DataFrame, metric: str, ratio: float = 2.0) -> Sentence:
-    """What one observer expects at a multiple of the rate."""
-    rows = table[(table["observer"] == metric) & (table["asked"] == ratio)]
+def judged_sentence(table: pd.DataFrame, metric: str, ratios: Sequence[float]) -> Sentence:
+    """What one observer expects at the largest of these multiples of the rate that was measured, and which were not."""
+    judged = table[(table["observer"] == metric) & table["asked"].isin(ratios)]
     named = LABELS.get(metric, metric)
-    if rows.empty:
-        return Sentence(f"At {ratio:g} times the bitrate nothing was measured for the {named} observer.")
+    gaps = [f"{ratio:g}" for ratio in ratios if ratio not in set(judged["asked"])]
+    missing = f"At {listed(gaps)} times the bitrate nothing was measured." if gaps else ""
+    if judged.empty:
+        return Sentence(missing)
+    ratio = float(judged["asked"].max())
+    rows = judged[judged["asked"] == ratio]
     parts = [
         f"{row.share:.0%} ({row.low:.0%} to {row.high:.0%}) against {LABELS.get(row.rival, row.rival)}"
         for row in rows.itertuples()
@@ -259,7 +263,8 @@ def judged_sentence(table: pd.DataFrame, metric: str, ratio: float = 2.0) -> Sen
         else "It surely prefers this codec to none of them."
     )
     return Sentence(
-        f"With {ratio:g} times the bitrate for the others, the {named} observer expects {', '.join(parts)}. {end}"
+        f"With {ratio:g} times the bitrate for the others, the {named} observer expects {', '.join(parts)}. {end} "
+        f"{missing}".rstrip()
     )
 
 
