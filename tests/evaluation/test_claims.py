@@ -157,11 +157,11 @@ def test_realism_counts_rates_at_which_the_intervals_are_apart(tmp_path):
     table = pd.DataFrame(rows)
     table.to_csv(tmp_path / "d_realism.csv", index=False)
     assert claims.realism_won(table, "kid-packaged") == {0.1: True, 0.2: False}
-    contests = claims.realism_contests(table, "kid-packaged").set_index("bits per pixel")
+    contests = claims.kid_contests(table).set_index("bits per pixel")
     assert contests["intervals apart"].to_dict() == {"0.1": "yes", "0.2": "no"}
     assert contests["nearest rival"].to_dict() == {"0.1": "AVIF", "0.2": "AVIF"}
-    assert contests["above by"]["0.2"] == "0.0005 (0.0003 to 0.0007)"
-    assert contests["photographs"]["0.2"] == "8 of d"
+    assert contests["above by"]["0.2"] == "0.5 (0.3–0.7)"
+    assert contests["data set"]["0.2"] == "d"
     found = claims.realism_ratio(tmp_path)
     assert found.value == 0.5
     assert found.files == ("d_realism.csv",)

@@ -264,18 +264,18 @@ def _contests(table: pd.DataFrame, metric: str) -> Iterator[tuple[float, pd.Seri
             yield float(own["target_bpp"]), own, rivals
 
 
-def realism_contests(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A stored realism table for readers: at each rate this codec, the nearest rival, and how far that lies above.
+def kid_contests(table: pd.DataFrame) -> pd.DataFrame:
+    """A stored realism table for readers, KID in thousandths: this codec, the nearest rival, how far that lies above.
 
     The interval of the difference is taken over the same photographs for both, and is thus narrower than two intervals
     side by side.
     """
     rows = []
-    for rate, own, rivals in _contests(table, metric):
+    for rate, own, rivals in _contests(table, "kid-packaged"):
         nearest = rivals.loc[rivals["value"].idxmin()]
         rows.append(
             {
-                "photographs": f"{own['images']} of {own['dataset'].split('[')[0]}",
+                "data set": own["dataset"],
                 "bits per pixel": f"{rate:g}",
                 own["codec"]: _with_interval(own, "value", "low", "high"),
                 "nearest rival": LABELS.get(nearest["codec"], nearest["codec"]),
@@ -288,8 +288,8 @@ def realism_contests(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _with_interval(row: pd.Series, *columns: str) -> str:
-    value, low, high = (number(row[column], ".4f") for column in columns)
-    return f"{value} ({low} to {high})"
+    value, low, high = (number(1000 * row[column], ".1f") for column in columns)
+    return f"{value} ({low}–{high})"
 
 
 def _rivals_told(table: pd.DataFrame) -> str:
