@@ -61,7 +61,7 @@ def test_once_computed_no_text_encoder_is_loaded(
     assert len(list((own_cache / "empty_prompts").iterdir())) == 1
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert torch.equal(prompt.load(sources.find(tiny_models[1])), first)
-    with pytest.raises(MissingDataError, match=r"diffusion-codec\[stable-diffusion\]"):
+    with pytest.raises(MissingDataError, match=r"pip install '\.\[stable-diffusion\]'"):
         prompt.load(sources.find(tiny_models[2]))
 
 
@@ -70,7 +70,7 @@ def test_without_transformers_the_text_encoder_is_not_even_fetched(
 ) -> None:
     source = Source(None, tmp_path, "key", lambda: pytest.fail("the text encoder was fetched"))
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingDataError, match=r"diffusion-codec\[stable-diffusion\]"):
+    with pytest.raises(MissingDataError, match=r"pip install '\.\[stable-diffusion\]'"):
         prompt.load(source)
 
 

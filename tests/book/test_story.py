@@ -30,7 +30,8 @@ LITERAL = re.compile(r"^(?:`{3,}|:{3,})\{literalinclude\} (\S+)\n((?::.*\n)*)", 
 
 # What a caption has to say: on which model, and whether measured when the book was built or before.
 BACKBONE = re.compile(
-    r"`mini`|no\s+network|No\s+network|drawing|no\s+codec|HiFiC's codecs|same .*backbone|backbone and records"
+    r"`mini`|{glue:md}`backbone`|no\s+network|No\s+network|drawing|no\s+codec|HiFiC's codecs|same .*backbone"
+    r"|backbone and records"
 )
 WHEN = re.compile(r"now\b|stored|drawing|when this book was built|_caption`|records\.", re.IGNORECASE)
 
