@@ -102,6 +102,22 @@ def test_every_rerun_in_the_prose_names_a_notebook_and_its_parameters() -> None:
     assert seen == set(PROJECT.notebooks), "every chapter shows the command that runs it again"
 
 
+@pytest.mark.parametrize("notebook", PROJECT.notebooks)
+def test_every_parameter_of_a_notebook_can_be_given(notebook: str) -> None:
+    """Papermill reads the cell by line and overlooks an assignment whose comment holds an equals sign."""
+    cells = json.loads(PROJECT.source(notebook).read_text(encoding="utf-8"))["cells"]
+    cell = next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    assigned = [
+        target.id
+        for statement in ast.parse("".join(cell["source"])).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+    assert assigned
+    assert runner.known_parameters(PROJECT, notebook) == assigned
+
+
 def test_every_make_target_in_the_prose_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for name, text in texts().items():
