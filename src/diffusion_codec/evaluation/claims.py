@@ -289,7 +289,7 @@ def kid_contests(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_interval(row: pd.Series, *columns: str) -> str:
     value, low, high = (number(1000 * row[column], ".1f") for column in columns)
-    return f"{value} ({low}–{high})"
+    return f"{value} ({low}–\u2060{high})"  # a word joiner keeps the interval in one line
 
 
 def _rivals_told(table: pd.DataFrame) -> str:
