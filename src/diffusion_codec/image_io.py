@@ -192,9 +192,8 @@ def _decoding(name: str) -> Iterator[None]:
     except BadInputError:
         raise
     except UnidentifiedImageError as error:
-        raise BadInputError(
-            f"{name} is not a picture in a format that can be read (HEIC needs pillow-heif)"
-        ) from error
+        advice = "" if "HEIF" in Image.ID else " (HEIC needs pillow-heif)"
+        raise BadInputError(f"{name} is not a picture in a format that can be read{advice}") from error
     except (Image.DecompressionBombError, MemoryError) as error:
         raise LimitExceededError(
             f"{name} is too large a picture, at most {DEFAULT_LIMITS.max_side} pixels a side and "

@@ -1,7 +1,6 @@
 """Every codec on every subject at every rate: one row a value, kept from run to run, failures recorded."""
 
 import csv
-import hashlib
 import io
 import math
 from collections import Counter
@@ -17,6 +16,7 @@ from diffusion_codec.evaluation import records, study
 from diffusion_codec.evaluation.codecs import Coded, Pixels, RateCodec
 from diffusion_codec.evaluation.records import CodecInfo, Record, Results, Run, Writer, environment
 from diffusion_codec.files import write_atomically
+from diffusion_codec.pixels import pixels_sha256
 
 Progress = Callable[[int, int], None]
 Point = tuple[str, str, float | None]
@@ -127,7 +127,7 @@ def _point(
         coded = codec.run(subject.pixels, math.inf if rate is None else rate)
     except DiffusionCodecError as error:
         return [base.model_copy(update={"error": " ".join(str(error).split())})], Findings({})
-    key = hashlib.sha256(coded.decoded.tobytes()).hexdigest()
+    key = pixels_sha256(coded.decoded)
     if key not in examined:
         examined[key] = examiner.examine(index, coded.decoded)
     found = examined[key]

@@ -75,16 +75,7 @@ def evaluate(
         if codecs or bitrates:
             studies = studies[:1]
         own = not smoke and bool(codecs or bitrates or metric_names or limit)
-        asked = [
-            Study.of(
-                standard.dataset,
-                limit or standard.images,
-                bitrates or standard.bitrates,
-                codecs or standard.codecs,
-                metric_names or standard.metrics,
-            )
-            for standard in studies
-        ]
+        asked = [_changed(one, limit, bitrates, codecs, metric_names) for one in studies]
         target, journal = _files(out, default, own)
         checked_device(device)
         run_on = _helpers(jobs, ray)
@@ -98,6 +89,19 @@ def evaluate(
         raise typer.Exit(1) from error
     if failed:
         raise typer.Exit(1)
+
+
+def _changed(
+    standard: Study, images: int | None, bitrates: str | None, codecs: str | None, metric_names: str | None
+) -> Study:
+    """A study with what was asked for in place of its own."""
+    return Study.of(
+        standard.dataset,
+        images or standard.images,
+        bitrates or standard.bitrates,
+        codecs or standard.codecs,
+        metric_names or standard.metrics,
+    )
 
 
 def _studies(dataset: str, smoke: bool) -> tuple[Sequence[Study], Path]:
