@@ -278,10 +278,10 @@ def kid_contests(table: pd.DataFrame) -> pd.DataFrame:
                 "data set": own["dataset"],
                 "bits per pixel": f"{rate:g}",
                 own["codec"]: _with_interval(own, "value", "low", "high"),
-                "nearest rival": LABELS.get(nearest["codec"], nearest["codec"]),
+                "rival": LABELS.get(nearest["codec"], nearest["codec"]),
                 "its": _with_interval(nearest, "value", "low", "high"),
                 "above by": _with_interval(nearest, "above", "above_low", "above_high"),
-                "intervals apart": "yes" if own["high"] < rivals["low"].min() else "no",
+                "apart": "yes" if own["high"] < rivals["low"].min() else "no",
             }
         )
     return pd.DataFrame(rows)
