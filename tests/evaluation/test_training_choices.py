@@ -10,6 +10,7 @@ from diffusion_codec.evaluation.training_choices import VARIANTS, compare, train
 from diffusion_codec.parameter_estimation import ParameterEstimation
 from diffusion_codec.training.codec import CodecConfig, CodecRecipe
 from diffusion_codec.training.photos import LatentCrops
+from tests.needed import needs_squeeze
 from tests.tiny import tiny_backbone, tiny_weights_file
 
 CONFIG = CodecConfig(steps=1, batch_size=2, learning_rate=1e-3, crop=64, entropy_width=8, log_every=1)
@@ -56,6 +57,7 @@ def test_only_one_variant_leaves_large_losses_their_weight() -> None:
         assert torch.allclose(found, torch.tensor(gradient)), name
 
 
+@needs_squeeze
 def test_distortions_are_those_of_the_names() -> None:
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x_hat = x + 0.2  # a tenth of the range

@@ -14,9 +14,8 @@ from diffusion_codec import fetch, metrics
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import trunks
 from diffusion_codec.metrics.remember import Remembering
+from tests.needed import KODAK, needs_kodak, needs_squeeze
 
-KODAK = fetch.store().find("kodak")
-needs_kodak = pytest.mark.skipif(KODAK is None, reason="the Kodak photographs are not on this machine")
 DISTS_CROP, SSIMULACRA2_CROP = (
     [0.1363, 0.3744],
     [66.462, -56.555],
@@ -57,7 +56,7 @@ def test_worse_jpeg_is_worse(name, photo):
 
 
 @needs_kodak
-@pytest.mark.skipif("squeeze" not in NETS, reason="no SqueezeNet weights on this machine")
+@needs_squeeze
 def test_lpips_squeeze_known_answers():
     pixels = np.asarray(Image.open(KODAK.path / "kodim23.png").convert("RGB"))
     values = [metrics.get("lpips-squeeze")(pixels, jpeg(pixels, q)) for q in (5, 10, 20, 50, 90)]

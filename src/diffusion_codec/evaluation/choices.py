@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffusion_codec import bitstream, codec_weights, datasets, metrics, quantization
 from diffusion_codec.backbone import Backbone, prompt, sources
+from diffusion_codec.backbone.options import checked_device
 from diffusion_codec.bitstream import Header
 from diffusion_codec.codec import DEFAULT_STEPS, Analysis, Codec, UnreachableSizeError
 from diffusion_codec.codec_weights import CodecWeights
@@ -393,6 +394,7 @@ def main(
         for path in codec_weights.embedded_weights().parent.glob("*.safetensors")
         if path.stem in names
     }
+    checked_device(device)
     pictures = datasets.load(dataset, limit)
     loaded = Backbone.from_pretrained(backbone, device)
     texts = embeddings(loaded, backbone, options)
