@@ -13,7 +13,7 @@ import stat
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -157,7 +157,7 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{path}: {error}") from error
 
 
-def listing_sha256(files: dict[str, str]) -> str:
+def listing_sha256(files: Mapping[str, str]) -> str:
     """One hash for a set of files: SHA-256 over the lines `<sha256>  <path>`, ordered by path."""
     lines = "".join(f"{sha}  {name}\n" for name, sha in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -43,6 +43,20 @@ def test_sets_of_the_mirror(name, count):
     assert len(dataset) == count
     assert dataset.sha256 == fetch.locate(name).sha256
     assert min(dataset[count - 1].pixels().shape[:2]) >= 64
+    listed = datasets.listed(name)
+    if listed is not None:
+        assert (listed.sha256, [item.id for item in listed]) == (
+            dataset.sha256,
+            [item.id for item in dataset],
+        )
+
+
+def test_a_set_is_known_by_its_list_without_its_pictures():
+    listed = datasets.listed("kodak")
+    assert (len(listed), listed[19].id) == (24, "kodim20")
+    with pytest.raises(MissingDataError, match="kodim20 cannot be had"):
+        listed[19].pixels()
+    assert datasets.listed("clic2020-test") is None
 
 
 def test_a_part_has_its_own_name_and_hash(sample):

@@ -12,7 +12,6 @@ from diffusion_codec.book.paths import repository_root
 from diffusion_codec.codec import DEFAULT_STEPS
 from diffusion_codec.evaluation import codecs, records, study
 from diffusion_codec.evaluation.study import Study, steps_codecs
-from tests.needed import needs_kodak
 
 ROOT = repository_root()
 STORED = ROOT / "data" / "results" / "kodak_rd.csv"
@@ -44,7 +43,6 @@ def notebook_studies() -> list[Study]:
     ]
 
 
-@needs_kodak
 def test_what_make_results_measures_is_what_the_book_shows():
     standard = study.standard("kodak")
     for shown, made in zip(notebook_studies(), standard[:2], strict=True):
@@ -70,7 +68,6 @@ def test_stored_results_are_those_of_the_shipped_weights(dataset: str):
         )
 
 
-@needs_kodak
 def test_every_photograph_was_measured_at_every_rate_by_every_codec():
     results = records.read(STORED)
     full = notebook_studies()[0]

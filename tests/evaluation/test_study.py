@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffusion_codec import datasets
+from diffusion_codec import datasets, fetch
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation import parameters, records, study
 from diffusion_codec.evaluation.study import Study, measure
@@ -95,6 +95,22 @@ def test_only_what_is_missing_is_measured(photos, tmp_path):
     assert again.calls == 0
     assert (same.stored, same.new) == (3, 3)
     assert len(records.read(stored).records) == 3
+
+
+def test_stored_numbers_serve_where_the_pictures_cannot_be_had(photos, tmp_path, monkeypatch):
+    stored = tmp_path / "stored.csv"
+    measure(wanted(), stored, stored, chosen=[Counting()])
+    hashes = {item.path.name: fetch.sha256_of(item.path) for item in photos}
+    absent = datasets.images.from_hashes(photos.name, "listed", hashes)
+    monkeypatch.setattr(study.datasets, "load_or_sample", lambda name: (datasets.load("sample"), "(absent)"))
+    monkeypatch.setattr(study.datasets, "listed", lambda name: absent)
+    codec = Counting()
+    found = measure(wanted(), stored, tmp_path / "out.csv", chosen=[codec])
+    assert (codec.calls, found.stored, found.new, found.photographs) == (0, 3, 0, absent)
+    assert "(absent)" not in found.caption
+    more = measure(wanted((0.8, 1.6)), stored, tmp_path / "more.csv", chosen=[codec])
+    assert (more.stored, more.new, more.photographs) == (3, 3, photos)
+    assert "(absent)" in more.caption
 
 
 def test_stored_numbers_of_another_version_do_not_count(photos, tmp_path):

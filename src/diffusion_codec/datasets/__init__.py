@@ -6,7 +6,14 @@
 import logging
 
 from diffusion_codec import fetch
-from diffusion_codec.datasets.images import ImageDataset, ImageItem, from_files, from_rows, subset
+from diffusion_codec.datasets.images import (
+    ImageDataset,
+    ImageItem,
+    from_files,
+    from_hashes,
+    from_rows,
+    subset,
+)
 from diffusion_codec.datasets.photos import OverlapError, assert_disjoint, fingerprint, overlap, photographs
 from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError, MissingDataError
@@ -19,7 +26,9 @@ __all__ = [
     "assert_disjoint",
     "fingerprint",
     "from_files",
+    "from_hashes",
     "from_rows",
+    "listed",
     "load",
     "load_or_sample",
     "names",
@@ -50,6 +59,14 @@ def load(name: str, limit: int | None = None) -> ImageDataset:
     files = fetch.image_files(fetch.manifest()[name], located.path)
     dataset = from_files(name, located.origin, files)
     return dataset if limit is None else subset(dataset, min(limit, len(dataset)))
+
+
+def listed(name: str) -> ImageDataset | None:
+    """A data set without its pictures, as the manifest lists it; None where it has no list."""
+    files = fetch.manifest()[name].files
+    if not files:
+        return None
+    return from_hashes(name, "the pictures cannot be had here", {file.name: file.sha256 for file in files})
 
 
 def load_or_sample(name: str, limit: int | None = None) -> tuple[ImageDataset, str]:

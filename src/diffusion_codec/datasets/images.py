@@ -1,7 +1,7 @@
 """A data set of photographs: a name, where it came from, a hash of its content, and pixels on demand."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -28,15 +28,18 @@ class ImageItem:
     _index: int = field(repr=False)
 
     def pixels(self) -> Pixels:
-        """uint8 H x W x 3, turned as its EXIF orientation says. Raises BadInputError if damaged.
+        """uint8 H x W x 3, turned as its EXIF orientation says. BadInputError if damaged, MissingDataError if absent.
 
         Unlike `image_io.load_image`, it reads the stored values as sRGB, without an embedded colour profile, and
         clips 16 bits: everything measured so far was measured on these pixels.
         """
         try:
-            return np.array(self._rows[self._index]["image"].convert("RGB"))
+            picture = self._rows[self._index]["image"]
+            if picture is not None:
+                return np.array(picture.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise BadInputError(f"{self.path or self.id} cannot be decoded: {error}") from error
+        raise MissingDataError(f"the photograph {self.id} cannot be had here: only its hash is known")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,12 @@ def from_files(name: str, origin: str, files: Sequence[Path]) -> ImageDataset:
     return ImageDataset(name, origin, fetch.listing_sha256(hashes), _rows(ids, [str(path) for path in files]))
 
 
+def from_hashes(name: str, origin: str, hashes: Mapping[str, str]) -> ImageDataset:
+    """A data set of which only file names and their SHA-256 are known: whose numbers these are, but no pixels."""
+    ids = [Path(file).stem for file in hashes]
+    return ImageDataset(name, origin, fetch.listing_sha256(hashes), _rows(ids, [None] * len(ids)))
+
+
 def from_rows(name: str, origin: str, rows: "datasets.Dataset", image: str = "image") -> ImageDataset:
     """Any Hugging Face data set with an image column, for instance one loaded from the hub.
 
@@ -116,7 +125,7 @@ def _encoded_bytes(image: dict[str, Any]) -> bytes:
     return data if data is not None else Path(image["path"]).read_bytes()
 
 
-def _rows(ids: list[str], paths: list[str]) -> "datasets.Dataset":
+def _rows(ids: list[str], paths: Sequence[str | None]) -> "datasets.Dataset":
     import datasets
 
     table = datasets.Dataset.from_dict({"id": ids, "path": paths, "image": paths})

@@ -106,7 +106,7 @@ def stored_codecs(dataset: str, path: Path) -> tuple[str, ...]:
         return ("jpeg", "avif", "ceiling-mini", "dfc-mini", "dfc-mini@0")
     there = measured(merged(path))
     asked, _ = here(standard(dataset)[0])
-    photographs, _ = datasets.load_or_sample(dataset)
+    photographs = datasets.listed(dataset) or datasets.load_or_sample(dataset)[0]
     chosen = [metrics.get(name) for name in asked.metrics]
     codecs = rate_codecs.get(asked.codecs)
     grids = [Grid([codec], asked.bitrates, chosen, asked.images) for codec in codecs]
@@ -185,11 +185,17 @@ def measure(
     """Copy to `out` what `stored` holds of the study, measure the rest, and summarise.
 
     A stored number counts if codec version and settings, data set, image, rate and metric protocol are the
-    same; numbers that an earlier run left in `out` count too. `chosen` are codecs that are loaded already.
+    same; numbers that an earlier run left in `out` count too. `chosen` are codecs that are loaded already. Where the
+    data set cannot be had, its numbers serve if all are stored; otherwise the sample is measured.
     """
+    loaded = rate_codecs.get(study.codecs, device) if chosen is None else chosen
     photographs, note = datasets.load_or_sample(study.dataset)
+    if note and (absent := datasets.listed(study.dataset)) is not None:
+        asked = Wanted(absent, [study.grid(loaded, study.images)])
+        if asked.keys() <= measured(merged(stored, out)):
+            photographs, note = absent, ""
     images = len(photographs) if study.images is None else min(study.images, len(photographs))
-    grid = study.grid(rate_codecs.get(study.codecs, device) if chosen is None else chosen, images)
+    grid = study.grid(loaded, images)
     wanted = Wanted(photographs, [grid])
     with records.only_writer(out):
         records.write(out, restrict(merged(stored, out), wanted))
