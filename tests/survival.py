@@ -194,7 +194,7 @@ def tables(rows: list[Row]) -> dict[str, list[list[str]]]:
         cases.append(Row(ATTACKS, "see the table below", len(attacks), refused, refused=refused))
     fields = ("tried", "injected", "refused", "accepted", "survived")
     total = ["All", *(f"{sum(getattr(row, name) for row in cases):,}" for name in fields), ""]
-    header = ["", "cases tried", "faults injected", "refused", "accepted", "survived", "note"]
+    header = ["kind", "cases tried", "faults injected", "refused", "accepted", "survived", "note"]
     lines = [
         [f"{row.group}: {row.what}", *(f"{getattr(row, name):,}" for name in fields), row.note]
         for row in cases

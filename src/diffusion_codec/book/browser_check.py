@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
 
 DESK: "ViewportSize" = {"width": 1280, "height": 900}
-PHONE: "ViewportSize" = {"width": 390, "height": 844}
+PHONE: "ViewportSize" = {"width": 360, "height": 780}
 SHOWN: tuple[tuple[Literal["light", "dark"], "ViewportSize"], ...] = (("light", DESK), ("dark", PHONE))
 SETTLING = 1200
 """Milliseconds until the theme has followed a new size (it waits 300) and colours have changed, on a busy machine."""

@@ -13,13 +13,13 @@ from diffusion_codec.evaluation.findings import data_set, number
 from diffusion_codec.figures.interactive import shared
 from diffusion_codec.figures.style import COLOURS, canvas, plain_ticks
 
-_HEAD = ("", "claim", "measured", "counts as replicated", "verdict", "see")
+_HEAD = ("id", "claim", "measured", "counts as replicated", "verdict", "see")
 _STYLE = """<style>
 .ledger-box tr[hidden] { display: none; }
 @media print { .ledger-box tr[hidden] { display: table-row; } }
 @media (max-width: 60rem) {
   .ledger-box table, .ledger-box tbody { display: block; width: 100%; }
-  .ledger-box thead { position: absolute; clip-path: inset(50%); }
+  .ledger-box thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
   .ledger-box tr:not([hidden]) { display: grid; grid-template-columns: 8.5rem minmax(0, 1fr); padding: .6rem; }
   .ledger-box td { display: contents; }
   .ledger-box td::before { content: attr(data-head); color: var(--pst-color-text-muted, #666); }

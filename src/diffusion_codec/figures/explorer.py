@@ -64,6 +64,12 @@ def explorer(
     return fill("explorer", data, prints, alt)
 
 
+def _place(codec: str) -> tuple[bool, str, int]:
+    """Ours first; then by name, and by the number of steps."""
+    name, _, steps = codec.partition("@")
+    return not codec.startswith(OWN), name, int(steps or -1)
+
+
 def _is_study(codec: str) -> bool:
     """Numbers of steps that were tried on a few photographs only: there to be chosen, not to begin with."""
     return codec.startswith(OWN) and codec.partition("@")[2] not in ("", "0")
@@ -74,7 +80,7 @@ def _set(shelf: Shelf) -> dict[str, Any]:
     run = shelf.results.run(records[0])
     images = sorted({record.image for record in records})
     keys = sorted({_metric(shelf.results, record) for record in records})
-    codecs = sorted({record.codec for record in records}, key=lambda name: (not name.startswith(OWN), name))
+    codecs = sorted({record.codec for record in records}, key=_place)
     looked = next((picture.image for picture in shelf.pictures if picture.image in images), images[0])
     return {
         "name": run.dataset,
