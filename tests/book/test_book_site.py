@@ -76,6 +76,7 @@ def test_a_book_is_built_checked_and_then_up_to_date(
     assert f"{8 * 1234 / 96:.3f} bits per pixel" in page
     assert 'src="../_static/landing/landing_decoded.webp" alt="Two &quot;macaws&quot;: Decoded"' in page
     assert "1.0 measured" in page
+    assert '<meta name="description" content="1 234 bytes, ' in page
     assert "THEBE_JS_URL" not in page
     assert (site / "_static" / "mathjax" / "tex-svg.js").stat().st_size > 1_000_000
     assert "book/index.html" in (site / "index.html").read_text()

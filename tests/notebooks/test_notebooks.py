@@ -1,6 +1,7 @@
 """The notebooks as files: normalised, parameterised, listed in the book. `make book SMOKE=1` runs them."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -45,6 +46,12 @@ def test_a_notebook_runs_again_when_a_result_it_names_changes() -> None:
         named = [path for path in results if f'"{path.name}"' in code or f"/{path.name}" in code]
         forgotten += [(notebook, path.name) for path in named if path not in known]
     assert forgotten == []
+
+
+def test_a_data_set_that_may_not_be_had_has_another_to_take_its_place() -> None:
+    """A clone alone, without mirror and network, builds the whole book."""
+    code = "\n".join(line for name in PROJECT.notebooks for line in code_cells(PROJECT.source(name)))
+    assert set(re.findall(r"datasets\.load\(([^)]*)\)", code)) == {'"sample"'}
 
 
 def test_no_set_of_parameters_is_left_without_a_notebook() -> None:
