@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -193,15 +193,21 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+Width = Annotated[int, Field(ge=1, le=4096)]
+HyperPlanes = Annotated[int, Field(ge=0, le=4096)]
+Kernel = Literal[1, 3, 5, 7, 9, 11, 13, 15]
+EnergyKernel = Literal[0, 1, 3, 5, 7, 9, 11, 13, 15]
+
+
 class _EntropyShape(_Closed):
     """The entropy model's arguments; what no tensor's shape bounds is bounded here."""
 
-    width: int = Field(ge=1, le=4096)
-    hyper_channels: int = Field(ge=0, le=4096)
-    hyper_features: int = Field(ge=0, le=4096)
+    width: Width
+    hyper_channels: HyperPlanes
+    hyper_features: HyperPlanes
     context: Context = "checkerboard"
-    kernel: Literal[1, 3, 5, 7, 9, 11, 13, 15] = 5
-    energy: Literal[0, 1, 3, 5, 7, 9, 11, 13, 15] = 0
+    kernel: Kernel = 5
+    energy: EnergyKernel = 0
 
 
 class _About(_Closed):

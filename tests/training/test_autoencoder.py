@@ -47,6 +47,23 @@ def photos() -> list[Tensor]:
     return [torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8, generator=generator) for _ in range(3)]
 
 
+def test_blocks_are_distilled_on_latents_that_files_have() -> None:
+    """The rectifiers of what is distilled leak; those of the encoder whose latents the decoder learns do not."""
+    made = recipe(halves=("decoder",), own_latents=True)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        clean = made.model.encoder(x)
+        made.leaking = True
+        leaky = made.model.encoder(x)
+    assert not torch.equal(leaky, clean)
+    assert torch.equal(made._encoded(made.model, x), clean)
+    seen: list[Tensor] = []
+    made.model.decoder.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    made._distil(x)
+    assert torch.equal(seen[0], torch.tanh(clean / 3) * 3)
+    assert made.leaking
+
+
 def recipe(denoiser: Backbone | None = None, **changes: Any) -> AutoencoderRecipe:
     settings = {
         "steps": 6,

@@ -1,5 +1,6 @@
 """The three recipes and the exports by their commands, smoke configurations, start to finish."""
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.files import OutputError, TargetExistsError
-from diffusion_codec.training.cli import app
+from diffusion_codec.training.cli import _photos, app
 from diffusion_codec.training.latents import load_taesd
 
 
@@ -49,13 +50,14 @@ def test_a_new_backbone_and_its_codec_from_photographs(photos: Path, teacher: Pa
     runs = ("--autoencoder", tmp_path / "autoencoder", "--denoiser", tmp_path / "denoiser")
     run("export", *runs, "--out", tmp_path / "backbone")
     backbone = Backbone.from_pretrained(tmp_path / "backbone")
-    assert backbone.name == "mini"
+    assert backbone.name == "backbone"
     with pytest.raises(TargetExistsError, match="--force"):
         run("export", *runs, "--out", tmp_path / "backbone")
     with pytest.raises(OutputError, match="is a file"):
         run("export", *runs, "--out", photos / "0.png", "--force")
     run("export", *runs, "--out", tmp_path / "backbone", "--name", "renamed", "--force")
     assert Backbone.from_pretrained(tmp_path / "backbone").name == "renamed"
+    run("export", *runs, "--out", tmp_path / "backbone", "--force")
 
     data = ("--septuplets", "vimeo90k-septuplet-48", "--backbone", tmp_path / "backbone")
     run("codec", *common, *data, "--frames", 1, "--out", tmp_path / "codec")
@@ -75,13 +77,63 @@ def test_a_new_backbone_and_its_codec_from_photographs(photos: Path, teacher: Pa
     told = (weights / "README.md").read_text()
     assert codec.weights.fingerprint.hex() in told
     assert "| `new`, codec | 4 |" in told
+    assert f"frozen backbone backbone, fingerprint {backbone.fingerprint}" in told
+    assert "photographs of the folder 'photos" in told
     with pytest.raises(BadInputError, match="expected WEIGHTS=FOLDER"):
         run("codec-card", weights, "--run", "new")
     with pytest.raises(BadInputError, match="runs were named for old"):
         run("codec-card", weights, "--run", f"old={tmp_path / 'codec'}")
     card = ("--dataset", "sample", "--limit", 1)
     run("card", tmp_path / "backbone", "--hardware", "this machine", *card)
-    assert "## Measured on sample[:1] (1 images)" in (tmp_path / "backbone" / "README.md").read_text()
+    told = (tmp_path / "backbone" / "README.md").read_text()
+    assert "## Measured on sample[:1] (1 images)" in told
+    assert "photographs of the folder 'photos" in told
+    assert "1,508" not in told
+
+
+def test_weights_of_a_latent_space_of_one_s_own_serve_it_alone(
+    photos: Path, teacher: Path, tmp_path: Path
+) -> None:
+    common = ("--config", "smoke", "--photos", photos)
+    run("autoencoder", *common, "--teacher", teacher, "--out", tmp_path / "autoencoder")
+    run("denoiser", *common, "--teacher", teacher, "--out", tmp_path / "denoiser")
+    runs = ("--autoencoder", tmp_path / "autoencoder", "--denoiser", tmp_path / "denoiser")
+    run("export", *runs, "--out", tmp_path / "mine", "--latent-space", "mine-1")
+    run("codec", *common, "--backbone", tmp_path / "mine", "--out", tmp_path / "codec")
+    with pytest.raises(BadInputError, match="backbone: mine"):
+        run("codec", *common, "--out", tmp_path / "codec")
+    run("export-codec-weights", "--run", tmp_path / "codec", "--out", tmp_path / "w.safetensors")
+    weights = codec_weights.load(tmp_path / "w.safetensors")
+    Codec(Backbone.from_pretrained(tmp_path / "mine"), weights)
+    with pytest.raises(BadInputError, match="mine-1"):
+        Codec(Backbone.from_pretrained("mini"), weights)
+
+
+def test_an_autoencoder_of_another_shape_is_no_start(photos: Path, teacher: Path, tmp_path: Path) -> None:
+    common = ("--photos", photos, "--teacher", teacher)
+    run("autoencoder", "--config", "smoke", *common, "--out", tmp_path / "small")
+    smoke = resources.files("diffusion_codec.training") / "configs" / "autoencoder-smoke.yaml"
+    (tmp_path / "deep.yaml").write_text(f"{smoke.read_text()}\ndecoder_blocks: [8, 6, 3, 1]\n")
+    deep = ("--config", tmp_path / "deep.yaml", *common, "--start-from", tmp_path / "small")
+    with pytest.raises(
+        BadInputError, match=r"decoder_blocks \(3, 3, 3, 1\), this configuration \(8, 6, 3, 1\)"
+    ):
+        run("autoencoder", *deep, "--out", tmp_path / "deep")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_what_is_no_photograph_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    (folder / "odd.jpg").mkdir(parents=True)
+    (folder / "._a.png").write_bytes(b"of another system")
+    (folder / "film.mp4").write_bytes(b"a film")
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "a.tif")
+    Image.fromarray(pixels[:40, :40]).save(folder / "small.png")
+    assert len(_photos(folder, None)) == 1
+    assert "1 photographs of the 2 in" in capsys.readouterr().err
 
 
 def test_a_run_of_another_recipe_is_named(photos: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion_codec.errors import BadInputError
@@ -13,7 +14,7 @@ from diffusion_codec.training.codec import CodecConfig, CodecRecipe
 from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.export import load_denoiser, run_history
-from diffusion_codec.training.loop import LoopConfig, NotFiniteError, learning_rate_at, train
+from diffusion_codec.training.loop import LoopConfig, NotFiniteError, learning_rate_at, only_trainer, train
 from diffusion_codec.training.photos import LatentCrops
 from tests.tiny import tiny_backbone
 
@@ -192,9 +193,110 @@ class Exploding:
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_state(tmp_path: Path) -> None:
-    with pytest.raises(NotFiniteError, match="step 3"):
+    with pytest.raises(NotFiniteError, match=r"step 3: a loss is not finite \(loss nan\)|step 3.*inf"):
         train(Exploding(), tmp_path)
-    assert (tmp_path / "state.safetensors").exists()
+    assert (tmp_path / "state.failed.safetensors").exists()
+
+
+class Steep(Exploding):
+    """A finite loss with a gradient that is not."""
+
+    def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        weight = self.model.weight.sum()  # type: ignore[union-attr, operator]
+        return {"loss": (weight - weight.detach()).abs().sqrt() if step == 3 else weight}
+
+
+def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path: Path) -> None:
+    recipe = Steep()
+    with pytest.raises(NotFiniteError, match="step 3: the gradient is not finite"):
+        train(recipe, tmp_path)
+    assert all(part.isfinite().all() for part in recipe.model.parameters())
+    with pytest.raises(NotFiniteError):
+        train(recipe, tmp_path / "again", stop_after=9)
+    kept = train(Steep(), tmp_path / "kept", stop_after=2)
+    with pytest.raises(NotFiniteError):
+        train(Steep(), tmp_path / "kept")
+    stored = load_file(tmp_path / "kept" / "state.safetensors")
+    assert torch.equal(stored["model.weight"], kept.parameters["weight"])
+
+
+def test_what_p_phi_says_is_finite_or_the_run_stops() -> None:
+    recipe = codec_recipe()
+    with torch.no_grad():
+        for parameter in recipe.model.parameter_estimation.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="P_phi"):
+        recipe.losses(3, torch.Generator().manual_seed(0))
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with only_trainer(tmp_path), pytest.raises(BadInputError, match="another run trains"):
+        train(denoiser_recipe(), tmp_path)
+    train(denoiser_recipe(), tmp_path, stop_after=1)
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_a_run_goes_on_with_what_it_was_begun_with(tmp_path: Path) -> None:
+    begun = {"photographs": "3 of a folder", "backbone": "mini"}
+    train(denoiser_recipe(), tmp_path, 2, begun)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(BadInputError, match="photographs: 3 of a folder, now 4 of a folder"):
+        train(denoiser_recipe(), tmp_path, 4, begun | {"photographs": "4 of a folder"})
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert train(denoiser_recipe(), tmp_path, 4, begun).step == 4
+    assert run_history(tmp_path)["origin"] == begun
+
+
+@pytest.mark.parametrize("log", [b"colour,taste\nred,sweet\n", b"\xff\xfe\x00"])
+def test_another_table_in_the_place_of_the_log_is_not_lost(tmp_path: Path, log: bytes) -> None:
+    (tmp_path / "losses.csv").write_bytes(log)
+    with pytest.raises(BadInputError, match="no log of a run"):
+        train(denoiser_recipe(), tmp_path)
+    assert (tmp_path / "losses.csv").read_bytes() == log
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "state.safetensors")
+    with pytest.raises(BadInputError, match="of another model"):
+        train(denoiser_recipe(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model", "line"),
+    [
+        ("denoiser", DenoiserConfig, "crop: 0"),
+        ("denoiser", DenoiserConfig, "crop: 100"),
+        ("denoiser", DenoiserConfig, "widths: [20, 20]"),
+        ("denoiser", DenoiserConfig, "widths: []"),
+        ("denoiser", DenoiserConfig, "focus_below: -50"),
+        ("denoiser", DenoiserConfig, "focus_probability: 7"),
+        ("denoiser", DenoiserConfig, "photos_limit: -2"),
+        ("denoiser", DenoiserConfig, "final_learning_rate_ratio: -3"),
+        ("denoiser", DenoiserConfig, "seed: 99999999999"),
+        ("autoencoder", AutoencoderConfig, "halves: []"),
+        ("autoencoder", AutoencoderConfig, "encoder_blocks: [0, -1, 3, 3]"),
+        ("autoencoder", AutoencoderConfig, "width: 0"),
+        ("codec", CodecConfig, "kernel: 17"),
+        ("codec", CodecConfig, "energy: 4"),
+        ("codec", CodecConfig, "hyper_channels: -1"),
+        ("codec", CodecConfig, "log2_lambda: [8, 1]"),
+        ("codec", CodecConfig, "log2_lambda: [0, 500]"),
+        ("codec", CodecConfig, "rate_only_batch_size: 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(
+    recipe: str, model: type[LoopConfig], line: str, tmp_path: Path
+) -> None:
+    name = line.partition(":")[0]
+    (tmp_path / "own.yaml").write_text(f"steps: 1\nbatch_size: 1\nlearning_rate: 0.1\n{line}\n")
+    with pytest.raises(BadInputError, match=rf"own\.yaml: {name}"):
+        read_config(recipe, str(tmp_path / "own.yaml"), model)
+
+
+def test_a_list_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("- steps\n")
+    with pytest.raises(BadInputError, match="holds no settings"):
+        read_config("denoiser", str(tmp_path / "own.yaml"), DenoiserConfig)
 
 
 def test_learning_rate_rises_then_falls() -> None:

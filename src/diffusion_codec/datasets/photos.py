@@ -14,8 +14,6 @@ from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.image_io import load_image
 from diffusion_codec.pixels import pixels_sha256
 
-EVALUATION_SETS = ("kodak", "coco-val2017-128", "sample")
-"""What the project's own numbers are measured on: compared with, where they are at hand, before any training."""
 THUMBNAIL = 32
 MAX_DIFFERENT_BITS = 10
 MIN_CORRELATION = 0.98
@@ -69,15 +67,22 @@ def overlap(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[t
     return [(a.id, b.id) for a in train for b in test if a.same_as(b)]
 
 
-def assert_disjoint(train: Sequence[Fingerprint], names: Sequence[str] = EVALUATION_SETS) -> None:
-    """Raise OverlapError, naming the pairs, if a photograph of the named sets is in `train`.
+def evaluation_sets() -> tuple[str, ...]:
+    """The data sets of photographs in the manifest that are not there to be trained on."""
+    entries = fetch.manifest().entries.items()
+    return tuple(name for name, e in entries if e.kind == "images" and not e.use.startswith("training"))
 
-    Sets that are not on this machine are left out; nothing is fetched.
+
+def assert_disjoint(train: Sequence[Fingerprint], names: Sequence[str] | None = None) -> None:
+    """Raise OverlapError, naming the pairs, if a photograph of the named sets (all for evaluation) is in `train`.
+
+    A mirrored one counts, as training mirrors. Sets that are not on this machine are left out; nothing is fetched.
     """
-    for name in names:
+    for name in evaluation_sets() if names is None else names:
         located = fetch.store().find(name)
         files = fetch.image_files(fetch.manifest()[name], located.path) if located else []
-        pairs = overlap(train, [fingerprint(path.stem, load_image(path).pixels) for path in files])
+        looks = ((path.stem, load_image(path).pixels) for path in files)
+        pairs = overlap(train, [fingerprint(stem, p) for stem, seen in looks for p in (seen, seen[:, ::-1])])
         if pairs:
             named = ", ".join(f"{a} = {b}" for a, b in pairs[:5])
             raise OverlapError(

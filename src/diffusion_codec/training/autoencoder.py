@@ -15,17 +15,17 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.metrics.trunks import Net
-from diffusion_codec.training.loop import LoopConfig
+from diffusion_codec.training.loop import Crop, LoopConfig
 from diffusion_codec.training.photos import PhotoCrops
 
-Blocks = tuple[int, int, int, int]
+Blocks = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
 Cut = tuple[int, int]
 ENCODER_LEAD, DECODER_LEAD = 1, 2
 """Layers before the blocks of each stage."""
@@ -50,22 +50,22 @@ class AutoencoderConfig(LoopConfig):
     gradient on as it is.
     """
 
-    halves: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
-    width: int = 64
+    halves: tuple[Literal["encoder", "decoder"], ...] = Field(("encoder", "decoder"), min_length=1)
+    width: PositiveInt = 64
     encoder_blocks: Blocks = (0, 3, 3, 3)
     decoder_blocks: Blocks = (3, 3, 3, 1)
-    crop: int = 128
-    distil_until_step: int = 0
-    perceptual_weight: float = 0.2
+    crop: Crop = 128
+    distil_until_step: NonNegativeInt = 0
+    perceptual_weight: NonNegativeFloat = 0.2
     perceptual_net: Net = "squeeze"
-    teacher_weight: float = 0.0
-    adversarial_weight: float = 0.0
-    latent_noise: float = 0.0
+    teacher_weight: NonNegativeFloat = 0.0
+    adversarial_weight: NonNegativeFloat = 0.0
+    latent_noise: NonNegativeFloat = 0.0
     denoised_below: int = Field(0, ge=0, le=1000)
     denoising_steps: PositiveInt = 3
     own_latents: bool = False
     end_to_end: bool = False
-    latent_weight: float = 1.0
+    latent_weight: NonNegativeFloat = 1.0
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderTiny:
@@ -150,14 +150,21 @@ class AutoencoderRecipe:
                 model.encoder.layers, teacher.encoder.layers, self.encoder_cuts, x.add(1).div(2)
             )
         if "decoder" in self.config.halves:
-            with torch.no_grad():
-                y = (model if self.config.own_latents else teacher).encoder(x).float()
+            y = self._encoded(model if self.config.own_latents else teacher, x)
             # the decoder of AutoencoderTiny clamps its input softly
             errors["decoder_blocks"] = block_errors(
                 model.decoder.layers, teacher.decoder.layers, self.decoder_cuts, torch.tanh(y / 3) * 3
             )
         loss = torch.cat(list(errors.values())).sum()
         return {"loss": loss, **{name: error.mean() for name, error in errors.items()}}
+
+    def _encoded(self, autoencoder: Any, x: Tensor) -> Tensor:
+        """Latents as files have them: by rectifiers that do not leak."""
+        leaking, self.leaking = self.leaking, False
+        with torch.no_grad():
+            y: Tensor = autoencoder.encoder(x).float()
+        self.leaking = leaking
+        return y
 
     def _join(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Each half as it is used."""

@@ -1,7 +1,7 @@
 """Model cards: how a backbone and the codec's weights were trained, and what the backbone measures on Kodak."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ from diffusion_codec.pixels import to_pixels, to_signed
 from diffusion_codec.quantization import matched_step
 
 TIMESTEPS = (20, 50, 100, 200, 300, 400)
+OWN_PHOTOGRAPHS = (
+    "`train-photos` of `data/manifest.toml`: short side 368 px or less, collected from BSDS500, COCO train, ImageNet, "
+    "Sun-Hays and Urban100, for research use"
+)
 MEASURES = ("psnr", "lpips-alex", "lpips-squeeze")
 
 
@@ -83,6 +87,19 @@ def _training_table(history: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _known(runs: Iterable[Mapping[str, Any]], name: str) -> str:
+    """What the runs recorded under ``name`` of their origin, each thing once."""
+    found = dict.fromkeys(run.get("origin", {}).get(name, "not recorded") for run in runs)
+    return "; ".join(found)
+
+
+def _data(runs: Iterable[Mapping[str, Any]]) -> str:
+    """The photographs of the runs, and of the project's own set what it is."""
+    told = _known(runs, "photographs")
+    own = "train-photos" in told
+    return told + (f" ({OWN_PHOTOGRAPHS})" if own else "")
+
+
 def model_card(
     folder: Path,
     trip: RoundTrip,
@@ -98,14 +115,13 @@ def model_card(
         f"# {folder.name}: a small latent diffusion model that stands in for Stable Diffusion",
         "",
         "An `AutoencoderTiny` that learned Stable Diffusion 1.x's latents from TAESD, and a convolutional",
-        "`UNet2DConditionModel` on Stable Diffusion's noise schedule, both trained from nothing by this project.",
+        "`UNet2DConditionModel` on Stable Diffusion's noise schedule, both trained from nothing.",
         f"Half precision, {size:.1f} MB in all. It is no foundation model: its numbers are its own.",
         "",
         "## Training",
         "",
-        f"Hardware: {hardware}. Data: 1,508 photographs, short side 368 px or less (data set `train-photos` of",
-        "`data/manifest.toml`), collected from BSDS500, COCO train, ImageNet, Sun-Hays and Urban100, for research use;",
-        "none of them is in an evaluation set (a test compares exact hashes and small copies).",
+        f"Hardware: {hardware}. Data: {_data(history.values())}.",
+        "None of them is in an evaluation set that was at hand (exact hashes and small copies are compared).",
         "",
         *_training_table(history),
     ]
@@ -146,13 +162,14 @@ def codec_card(folder: Path, history: Mapping[str, Mapping[str, Any]], note: str
         raise BadInputError(
             f"weights in {folder}: {', '.join(files) or 'none'}; runs were named for {', '.join(history)}"
         )
+    runs = [run for of_weights in history.values() for run in of_weights.values()]
     lines = [
         "# Weights of the codec: parameter estimation and entropy model",
         "",
         "They see nothing but latents of Stable Diffusion 1.x and serve every backbone of that latent space.",
-        "Trained by this project with `mini`, frozen, as the backbone. What each form is worth: chapters *Beyond the",
-        "paper* and *Rate and distortion* of the book. Made for photographs; the decoder they serve is generative, and",
-        "what it shows is no evidence.",
+        f"Trained on the frozen backbone {_known(runs, 'backbone')}; data: {_data(runs)}.",
+        "What each form is worth: chapters *Beyond the paper* and *Rate and distortion* of the book.",
+        "Made for photographs; the decoder they serve is generative, and what it shows is no evidence.",
         "",
         "| weights | fingerprint | kB | t | rounding | entropy model |",
         "|---|---|---|---|---|---|",

@@ -1,7 +1,7 @@
 """``diffusion-codec train``: the recipes, their studies, export and cards."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffusion_codec import codec_weights, datasets
 from diffusion_codec.backbone import Backbone
+from diffusion_codec.backbone.layout import STABLE_DIFFUSION_SPACE
 from diffusion_codec.datasets.vimeo import Septuplets
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.fetch import locate
@@ -24,10 +25,24 @@ from diffusion_codec.training.codec import CodecConfig, CodecRecipe, Crops, warm
 from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.entropy_models import VARIANTS, train_on_fewer, train_variants
-from diffusion_codec.training.export import export_backbone, export_codec, load_autoencoder, run_history
-from diffusion_codec.training.latents import cache_file, cached_latents, load_taesd
+from diffusion_codec.training.export import (
+    begin_from,
+    export_backbone,
+    export_codec,
+    load_autoencoder,
+    run_history,
+)
+from diffusion_codec.training.latents import (
+    cache_file,
+    cached_latents,
+    in_tiles,
+    load_taesd,
+    load_weights,
+    photos_sha256,
+    weights_sha256,
+)
 from diffusion_codec.training.loop import train
-from diffusion_codec.training.photos import LatentCrops, load_photos
+from diffusion_codec.training.photos import LatentCrops, load_photos, photo_files
 from diffusion_codec.training.septuplets import SeptupletCropsWithLatents, spread_frames
 
 app = typer.Typer(help="Train the small backbone and the codec's own networks.", no_args_is_help=True)
@@ -53,7 +68,22 @@ StopOption = Annotated[
 
 
 def _photos(folder: Path | None, limit: int | None) -> list[Tensor]:
-    return load_photos(folder or locate("train-photos").path, limit)
+    pixels = load_photos(folder or locate("train-photos").path, limit)
+    if folder is not None:
+        there = len(photo_files(folder))
+        typer.echo(f"{len(pixels)} photographs of the {there} in '{folder}' are trained on", err=True)
+    return pixels
+
+
+def _told(folder: Path | None, photos: Sequence[Tensor], added: str = "") -> str:
+    """The photographs of a run in words, with their hash."""
+    where = "the data set train-photos" if folder is None else f"the folder '{folder.name}'"
+    return f"{len(photos)} photographs of {where}{added}, SHA-256 {photos_sha256(photos)[:16]}"
+
+
+def _of(backbone: Backbone) -> dict[str, str]:
+    told = {"backbone": f"{backbone.name}, fingerprint {backbone.fingerprint}"}
+    return told | {"latent_space": backbone.latent_space}
 
 
 def _teacher(folder: Path | None) -> AutoencoderTiny:
@@ -61,7 +91,7 @@ def _teacher(folder: Path | None) -> AutoencoderTiny:
 
 
 def _latents(vae: nn.Module, encode: Encode, photos: list[Tensor], out: Path, device: str) -> list[Tensor]:
-    """Latents by ``vae``'s own encoder, kept in ``cache`` beside the run."""
+    """Latents by ``vae``'s own encoder, kept in the folder ``cache`` beside that of the run."""
     cache = cache_file(out.parent / "cache", vae.encoder, photos)  # type: ignore[arg-type]
     with parallel.main_first(device):
         return cached_latents(encode, photos, cache, device)
@@ -97,11 +127,19 @@ def autoencoder(
     settings, device = parallel.own(read_config("autoencoder", config, AutoencoderConfig), device)
     pixels = _photos(photos, settings.photos_limit)
     cleaner = None if denoiser is None else Backbone.from_pretrained(denoiser, device)
-    recipe = AutoencoderRecipe(settings, pixels, _teacher(teacher), device, cleaner)
+    model = _teacher(teacher)
+    recipe = AutoencoderRecipe(settings, pixels, model, device, cleaner)
     if start_from:
-        # what those runs lack, a discriminator or a block more, starts anew
-        recipe.model.load_state_dict(load_autoencoder(start_from).state_dict(), strict=False)
-    train(recipe, out, stop_after)
+        begin_from(recipe.model, start_from, settings)
+    frozen = {n: p for n, p in recipe.model.named_parameters() if not p.requires_grad}
+    origin = {
+        "recipe": "autoencoder",
+        "photographs": _told(photos, pixels),
+        "teacher": weights_sha256(model.state_dict())[:16],
+        "untrained part": weights_sha256(frozen)[:16] if frozen else "none",
+        "denoiser": "none" if cleaner is None else cleaner.fingerprint,
+    }
+    train(recipe, out, stop_after, origin)
 
 
 @app.command()
@@ -125,11 +163,16 @@ def denoiser(
     pixels = _photos(photos, settings.photos_limit)
     model = load_autoencoder(autoencoder) if autoencoder else _teacher(teacher)
     model = model.to(device, memory_format=torch.channels_last)
-    latents = _latents(model, lambda x: model.encode(x).latents, pixels, out, device)
+    latents = _latents(model, in_tiles(model), pixels, out, device)
     recipe = DenoiserRecipe(settings, latents, device)
     if start_from is not None:
-        recipe.model.load_state_dict(Backbone.from_pretrained(start_from).unet.state_dict())
-    train(recipe, out, stop_after)
+        load_weights(recipe.model, Backbone.from_pretrained(start_from).unet.state_dict(), f"'{start_from}'")
+    origin = {
+        "recipe": "denoiser",
+        "photographs": _told(photos, pixels),
+        "latents": f"of the encoder {weights_sha256(model.encoder.state_dict())[:16]}",
+    }
+    train(recipe, out, stop_after, origin)
 
 
 @app.command()
@@ -145,7 +188,7 @@ def denoiser_study(
 ) -> None:
     """Small denoisers trained alike, compared on quantised latents: prediction, noise, and plain regression."""
     check_target(table, force=True)
-    settings = read_config("denoiser", config, DenoiserConfig)
+    settings, device = parallel.own(read_config("denoiser", config, DenoiserConfig), device)
     frozen_backbone = Backbone.from_pretrained(backbone, device)
     pixels = _photos(photos, settings.photos_limit)
     latents = _latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device)
@@ -165,11 +208,11 @@ def codec(
         str, typer.Option(help="Vimeo-90k by its name in the manifest.")
     ] = "vimeo90k-septuplet",
     photos: Annotated[
-        Path | None, typer.Option(help="Folder of photographs to train on, instead of the septuplets alone.")
+        Path | None, typer.Option(help="Folder of photographs to train on in place of the septuplets.")
     ] = None,
     frames: Annotated[
         int, typer.Option(min=0, help="With --photos: frames of each training septuplet to add to them.")
-    ] = 3,
+    ] = 0,
     start_from: Annotated[
         Path | None, typer.Option(help="File of codec weights of the same shape to start from.")
     ] = None,
@@ -183,9 +226,12 @@ def codec(
     if photos is None:
         data = Septuplets.named(septuplets, "train")
         crops = SeptupletCropsWithLatents(data, frozen_backbone, settings.crop)
+        told = f"{len(data)} septuplets of {septuplets}"
     else:
         added = spread_frames(Septuplets.named(septuplets, "train"), frames) if frames else []
-        pixels = [*_photos(photos, settings.photos_limit), *added]
+        own = _photos(photos, settings.photos_limit)
+        told = _told(photos, own, f" and {len(added)} frames of {septuplets}" if frames else "")
+        pixels = [*own, *added]
         crops = LatentCrops(
             pixels,
             _latents(frozen_backbone.vae, frozen_backbone.encode, pixels, out, device),
@@ -194,7 +240,7 @@ def codec(
     recipe = CodecRecipe(settings, frozen_backbone, crops, device)
     if start_from is not None:
         warm_start(recipe, codec_weights.load(start_from))
-    train(recipe, out, stop_after)
+    train(recipe, out, stop_after, {"recipe": "codec", "photographs": told} | _of(frozen_backbone))
 
 
 @app.command()
@@ -211,7 +257,7 @@ def entropy_models(
     device: DeviceOption = "cpu",
 ) -> None:
     """Entropy models of every kind, or on fewer and fewer photographs, trained alike, to be compared."""
-    settings = read_config("entropy", config, CodecConfig)
+    settings, device = parallel.own(read_config("entropy", config, CodecConfig), device)
     names = only or list(VARIANTS)
     unknown = [name for name in names if name not in VARIANTS]
     if unknown:
@@ -236,12 +282,15 @@ def export(
     ],
     denoiser: Annotated[Path, typer.Option(help="Run of the denoiser recipe.")],
     out: Annotated[Path, typer.Option(help="Folder of the new backbone.")],
-    name: str = "mini",
+    name: Annotated[str | None, typer.Option(help="Its name (default: the folder's).")] = None,
+    latent_space: Annotated[
+        str, typer.Option(help="Name of its latents' space: codec weights made for that space serve it.")
+    ] = STABLE_DIFFUSION_SPACE,
     force: ForceOption = False,
 ) -> None:
     """Write a backbone folder (half precision, diffusers layout) from two runs."""
     _check_folder(out, force)
-    export_backbone(autoencoder, denoiser, out, name)
+    export_backbone(autoencoder, denoiser, out, name or out.resolve().name, latent_space)
 
 
 @app.command()

@@ -9,17 +9,21 @@ wrong odds where steps are coarsest (data/results/entropy_models.csv: lattice-fr
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from diffusion_codec import quantization
 from diffusion_codec.backbone import STRIDE, Backbone
-from diffusion_codec.codec_weights import CodecWeights
+from diffusion_codec.codec_weights import CodecWeights, EnergyKernel, HyperPlanes, Kernel, Width
 from diffusion_codec.entropy.model import Context, EntropyModel, SideInformation
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE, ParameterEstimation
-from diffusion_codec.training.loop import LoopConfig
+from diffusion_codec.training.latents import load_weights
+from diffusion_codec.training.loop import Crop, LoopConfig, NotFiniteError
+
+LogLambda = Annotated[float, Field(ge=-20, le=40)]
 
 
 class CodecConfig(LoopConfig):
@@ -29,19 +33,26 @@ class CodecConfig(LoopConfig):
     parameters of an untrained P_phi, disturbed by ``jitter`` sixteenths of an octave.
     """
 
-    crop: int = 256
-    rate_only_steps: int = 0
-    rate_only_batch_size: int = 16
-    jitter: float = 8.0
-    log2_lambda: tuple[float, float] = LOG2_LAMBDA_RANGE
-    entropy_width: int = 32
-    hyper_channels: int = 0
-    hyper_features: int = 8
+    crop: Crop = 256
+    rate_only_steps: NonNegativeInt = 0
+    rate_only_batch_size: PositiveInt = 16
+    jitter: NonNegativeFloat = 8.0
+    log2_lambda: tuple[LogLambda, LogLambda] = LOG2_LAMBDA_RANGE
+    entropy_width: Width = 32
+    hyper_channels: HyperPlanes = 0
+    hyper_features: HyperPlanes = 8
     context: Context = "checkerboard"
-    kernel: int = 5
-    energy: int = 0
+    kernel: Kernel = 5
+    energy: EnergyKernel = 0
     tied: bool = False
     dithered: bool = False
+
+    @field_validator("log2_lambda")
+    @classmethod
+    def _rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("expected the smaller logarithm first")
+        return value
 
     def entropy_model(self) -> EntropyModel:
         """An untrained entropy model of the configured shape."""
@@ -89,6 +100,8 @@ class CodecRecipe:
         with torch.autocast(y.device.type, enabled=False):
             alpha_index, beta, t = self._parameters(y, lambda_, generator if alone else None)
             alpha = quantization.alpha_from_index(alpha_index)
+            if not all(part.isfinite().all() for part in (alpha, beta, t)):
+                raise NotFiniteError("P_phi gives an alpha, beta or t that is not finite")
             side = SideInformation(alpha_index.detach(), t.detach().round())
             z = quantization.affine(y, alpha, beta)
             # universal quantisation's z_hat - dither is z plus uniform noise, exactly
@@ -108,8 +121,9 @@ class CodecRecipe:
         x, x_hat = x.to(self.device), self.backbone.decode(y_0).float()
         distortion = self.distortion(x, x_hat, y, y_0)
         terms |= {"mse": squared_error(x, x_hat).mean(), "noisy_bpp": rate.mean(), "t": t.mean()}
-        trade_off = self.weighed(lambda_ * distortion + rate)
-        return {"loss": trade_off.mean() + terms["bpp"], **terms}
+        trade_off = lambda_ * distortion + rate
+        terms["log_trade_off"] = trade_off.detach().log().mean()  # what falls; the loss itself is 1 + bpp
+        return {"loss": self.weighed(trade_off).mean() + terms["bpp"], **terms}
 
     def shown(self, z_hat: Tensor, noisy: Tensor) -> Tensor:
         """What the decoder is shown of the latent: as a file has it, not the noisy one of the rate."""
@@ -164,5 +178,8 @@ def frozen(module: nn.Module) -> Iterator[None]:
 def warm_start(recipe: CodecRecipe, weights: CodecWeights) -> None:
     """Begin from trained codec weights of the same shape instead of from nothing."""
     model = recipe.model
-    model.parameter_estimation.load_state_dict(weights.parameter_estimation.state_dict())
-    model.entropy.load_state_dict(weights.latent_coder.model.state_dict())
+    for part, trained in (
+        (model.parameter_estimation, weights.parameter_estimation),
+        (model.entropy, weights.latent_coder.model),
+    ):
+        load_weights(part, trained.state_dict(), "the file of codec weights to start from")

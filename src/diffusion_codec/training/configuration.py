@@ -27,7 +27,10 @@ def read_config(recipe: str, name: str, model: type[Config]) -> Config:
             f"no configuration {name!r} for {recipe}; known: {', '.join(known)}, or a YAML file"
         )
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()) or {})
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(settings, dict):
+            raise BadInputError(f"{path} holds no settings; expected lines like `steps: 100`")
+        return model.model_validate(settings)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise BadInputError(f"{path}: {problems}") from None

@@ -5,16 +5,20 @@
 Trained where the codec works: timesteps are drawn from [0, 1000) with most of the weight below ``focus_below``.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from diffusion_codec.schedule import STABLE_DIFFUSION
-from diffusion_codec.training.loop import LoopConfig
+from diffusion_codec.training.loop import Crop, LoopConfig
 from diffusion_codec.training.photos import LatentCrops
+
+NORM_GROUPS = 16
+GroupedWidth = Annotated[int, Field(gt=0, multiple_of=NORM_GROUPS)]
 
 
 class DenoiserConfig(LoopConfig):
@@ -25,11 +29,11 @@ class DenoiserConfig(LoopConfig):
     from quantised to clean latents. All have unit variance (rounding: where the step is below the latents' spread).
     """
 
-    widths: tuple[int, ...] = (64, 96, 128)
-    layers_per_block: int = 2
-    crop: int = 256
-    focus_below: int = 450
-    focus_probability: float = 0.9
+    widths: tuple[GroupedWidth, ...] = Field((64, 96, 128), min_length=1)
+    layers_per_block: PositiveInt = 2
+    crop: Crop = 256
+    focus_below: int = Field(450, ge=1, le=1000)
+    focus_probability: float = Field(0.9, ge=0, le=1)
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     noise: Literal["gaussian", "uniform", "rounding"] = "gaussian"
 
@@ -49,7 +53,7 @@ def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
         down_block_types=("DownBlock2D",) * levels,
         mid_block_type="UNetMidBlock2D",
         up_block_types=("UpBlock2D",) * levels,
-        norm_num_groups=16,
+        norm_num_groups=NORM_GROUPS,
         cross_attention_dim=1,
         attention_head_dim=8,
     )

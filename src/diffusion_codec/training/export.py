@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_codec import codec_weights
+from diffusion_codec.backbone.layout import STABLE_DIFFUSION_SPACE
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.schedule import STABLE_DIFFUSION
 from diffusion_codec.training.autoencoder import AutoencoderConfig, build_autoencoder
@@ -21,7 +22,6 @@ from diffusion_codec.training.denoiser import DenoiserConfig, build_denoiser
 from diffusion_codec.training.loop import LoopConfig, open_checkpoint
 
 Config = TypeVar("Config", bound=LoopConfig)
-LATENT_SPACE = "stable-diffusion-1"
 DISCRIMINATOR = ".discriminator."
 """Part of a checkpoint's names that only training needs."""
 
@@ -62,22 +62,48 @@ def load_autoencoder(runs: Sequence[Path]) -> Any:
     return averaged_weights(runs, build_autoencoder(_config(runs[-1], AutoencoderConfig)))
 
 
+def begin_from(model: nn.Module, runs: Sequence[Path], config: AutoencoderConfig) -> None:
+    """Give an autoencoder to be trained the weights of earlier runs; a discriminator starts anew.
+
+    Raises:
+        BadInputError: they are of another shape than ``config``.
+    """
+    begun = _config(runs[-1], AutoencoderConfig)
+    for name in ("width", "encoder_blocks", "decoder_blocks"):
+        old, new = getattr(begun, name), getattr(config, name)
+        if old != new:
+            raise BadInputError(
+                f"{runs[-1]} has {name} {old}, this configuration {new}: give both the same shape"
+            )
+    model.load_state_dict(load_autoencoder(runs).state_dict(), strict=False)
+
+
 def load_denoiser(run: Path) -> Any:
     """The denoiser of a run, float32."""
     return averaged_weights([run], build_denoiser(_config(run, DenoiserConfig)))
 
 
-def export_backbone(autoencoder: Sequence[Path], denoiser: Path, folder: Path, name: str = "mini") -> None:
+def export_backbone(
+    autoencoder: Sequence[Path],
+    denoiser: Path,
+    folder: Path,
+    name: str,
+    latent_space: str = STABLE_DIFFUSION_SPACE,
+) -> None:
     """Write the diffusers layout of :mod:`diffusion_codec.backbone`, weights in half precision.
 
     ``training.json`` beside it keeps how both parts were trained, for the model card.
+
+    Raises:
+        BadInputError: a run is of another recipe, or a weight is not finite in half precision; nothing is written.
     """
-    load_autoencoder(autoencoder).half().save_pretrained(folder / "vae")
+    vae, unet = (_half(part) for part in (load_autoencoder(autoencoder), load_denoiser(denoiser)))
+    vae.save_pretrained(folder / "vae")
     config = folder / "vae" / "config.json"
     # diffusers writes this key and warns when it reads it
     kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "block_out_channels"}
     config.write_text(json.dumps(kept, indent=1))
-    load_denoiser(denoiser).half().save_pretrained(folder / "unet")
+    unet.save_pretrained(folder / "unet")
     prediction = _config(denoiser, DenoiserConfig).prediction
     scheduler = DDIMScheduler(
         beta_start=STABLE_DIFFUSION.beta_start,
@@ -88,7 +114,7 @@ def export_backbone(autoencoder: Sequence[Path], denoiser: Path, folder: Path, n
         prediction_type=prediction,
     )
     scheduler.save_pretrained(folder / "scheduler")
-    (folder / "backbone.json").write_text(json.dumps({"name": name, "latent_space": LATENT_SPACE}, indent=1))
+    (folder / "backbone.json").write_text(json.dumps({"name": name, "latent_space": latent_space}, indent=1))
     save_file({"embedding": torch.zeros(1, 1, 1)}, folder / "empty_prompt.safetensors")
     runs = {
         "autoencoder" if len(autoencoder) == 1 else f"autoencoder, {run.name}": run for run in autoencoder
@@ -98,7 +124,7 @@ def export_backbone(autoencoder: Sequence[Path], denoiser: Path, folder: Path, n
 
 
 def run_history(run: Path) -> dict[str, Any]:
-    """Configuration, steps done, hours of computing (from the logged speeds) and last losses of a run."""
+    """Configuration, origin, steps done, hours of computing (from the logged speeds) and last losses of a run."""
     with (run / "losses.csv").open() as file:
         rows = list(csv.DictReader(file))
     seconds, before = 0.0, 0
@@ -107,7 +133,23 @@ def run_history(run: Path) -> dict[str, Any]:
         before = int(row["step"])
     last = {k: float(v) for k, v in rows[-1].items() if v and k not in ("step", "steps_per_second")}
     config = json.loads((run / "config.json").read_text())
-    return {"config": config, "steps": before, "hours": round(seconds / 3600, 2), "losses": last}
+    told = {"config": config, "steps": before, "hours": round(seconds / 3600, 2), "losses": last}
+    return told | {"origin": _origin(run)}
+
+
+def _origin(run: Path) -> dict[str, str]:
+    """What a run was begun with, as far as it is recorded."""
+    path = run / "origin.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _half(network: Any) -> Any:
+    """A network in half precision. Raises BadInputError if a weight is not finite in it."""
+    halved = network.half()
+    for name, value in halved.state_dict().items():
+        if not value.isfinite().all():
+            raise BadInputError(f"{name} is not finite in half precision: the run has diverged")
+    return halved
 
 
 def export_codec(run: Path, path: Path) -> None:
@@ -119,7 +161,7 @@ def export_codec(run: Path, path: Path) -> None:
         path,
         model.parameter_estimation,
         model.entropy,
-        latent_space=LATENT_SPACE,
+        latent_space=_origin(run).get("latent_space", STABLE_DIFFUSION_SPACE),
         variant="tied" if config.tied else "independent",
         dithered=config.dithered,
     )

@@ -4,18 +4,20 @@ The teacher is TAESD, the published tiny autoencoder of SD-1.x latents: ``mini``
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffusion_codec.backbone import Backbone
-from diffusion_codec.backbone.options import trains_in_bfloat16
+from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.backbone.options import SMALL_NETWORKS, trains_in_bfloat16
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.fetch import locate
+from diffusion_codec.tiling import tiled
 from diffusion_codec.training.photos import load_photos, to_unit
 
 
@@ -38,14 +40,42 @@ def load_taesd(folder: Path) -> AutoencoderTiny:
     diffusers applies outside the layers, hence the shift by one.
     """
     model = AutoencoderTiny()
-    encoder = load_file(folder / "taesd_encoder.safetensors")
-    decoder = load_file(folder / "taesd_decoder.safetensors")
-    state = {f"encoder.layers.{k}": v for k, v in encoder.items()}
-    for key, value in decoder.items():
-        index, rest = key.split(".", 1)
-        state[f"decoder.layers.{int(index) - 1}.{rest}"] = value
-    model.load_state_dict(state)
+    try:
+        encoder, decoder = (
+            load_file(folder / f"taesd_{half}.safetensors") for half in ("encoder", "decoder")
+        )
+        state = {f"encoder.layers.{k}": v for k, v in encoder.items()}
+        for key, value in decoder.items():
+            index, rest = key.split(".", 1)
+            state[f"decoder.layers.{int(index) - 1}.{rest}"] = value
+    except (OSError, SafetensorError, ValueError) as error:
+        raise BadInputError(f"'{folder}' does not hold TAESD's two files of weights: {error}") from error
+    load_weights(model, state, f"'{folder}'")
     return model.eval().requires_grad_(False)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Put ``state`` into ``model``. Raises BadInputError, naming ``where`` it is from, if it is of another shape."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise BadInputError(f"{where} holds weights of another shape than this configuration's") from error
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a network's weights, by name, in half precision."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode() + value.detach().cpu().half().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def photos_sha256(photos: Iterable[Tensor]) -> str:
+    """SHA-256 of the shapes and pixels of photographs."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(repr(tuple(photo.shape)).encode() + photo.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def cache_file(folder: Path, encoder: nn.Module, photos: list[Tensor]) -> Path:
@@ -53,12 +83,25 @@ def cache_file(folder: Path, encoder: nn.Module, photos: list[Tensor]) -> Path:
 
     Its name has the start of the SHA-256 of the weights, in half precision, and of the pixels.
     """
-    weights, pixels = hashlib.sha256(), hashlib.sha256()
-    for name, value in sorted(encoder.state_dict().items()):
-        weights.update(name.encode() + value.cpu().half().numpy().tobytes())
-    for photo in photos:
-        pixels.update(repr(tuple(photo.shape)).encode() + photo.numpy().tobytes())
-    return folder / f"latents-{weights.hexdigest()[:8]}-{len(photos)}-{pixels.hexdigest()[:16]}.safetensors"
+    weights, pixels = weights_sha256(encoder.state_dict())[:8], photos_sha256(photos)[:16]
+    return folder / f"latents-{weights}-{len(photos)}-{pixels}.safetensors"
+
+
+def in_tiles(autoencoder: AutoencoderTiny) -> Callable[[Tensor], Tensor]:
+    """Its encoder, (1, 3, H, W) -> (1, 4, H/8, W/8), in tiles: a large photograph takes no more memory than a tile."""
+    tile, overlap = SMALL_NETWORKS.pixels, SMALL_NETWORKS.pixel_overlap
+
+    def encode(x: Tensor) -> Tensor:
+        return tiled(
+            lambda part: autoencoder.encode(part).latents,
+            x,
+            tile=tile,
+            overlap=overlap,
+            scale=1 / STRIDE,
+            align=STRIDE,
+        )
+
+    return encode
 
 
 @torch.no_grad()
@@ -66,6 +109,8 @@ def cached_latents(
     encode: Callable[[Tensor], Tensor], photos: list[Tensor], cache: Path | None = None, device: str = "cpu"
 ) -> list[Tensor]:
     """Latents of whole photographs, float16 (4, H/8, W/8) each, computed once and kept in ``cache``.
+
+    A cache that cannot be read is made anew.
 
     Args:
         encode: (1, 3, H, W) in -1..1 -> (1, 4, H/8, W/8); run in bfloat16 where that is fast.
@@ -75,7 +120,11 @@ def cached_latents(
         BadInputError: the cache is of photographs of other sizes, or of another number.
     """
     if cache is not None and cache.exists():
-        stored = load_file(cache)
+        try:
+            stored = load_file(cache)
+        except SafetensorError:
+            cache.unlink()
+            return cached_latents(encode, photos, cache, device)
         latents = [stored[name] for name in sorted(stored)]
         if [y.shape[1:] for y in latents] != [(p.shape[1] // 8, p.shape[2] // 8) for p in photos]:
             raise BadInputError(f"{cache} holds the latents of other photographs; remove it")

@@ -10,12 +10,13 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from filelock import FileLock, Timeout
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from rich.progress import Progress, TextColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -28,6 +29,8 @@ from diffusion_codec.files import OutputError, write_atomically
 from diffusion_codec.training import parallel
 from diffusion_codec.training.parallel import Share
 
+Crop = Annotated[int, Field(ge=32, le=4096, multiple_of=8)]
+"""Pixels a side, in whole latent positions."""
 ALONE = Share()
 MAY_CHANGE = ("steps", "log_every", "checkpoint_every")
 """Settings that a run may be continued with at another value."""
@@ -45,14 +48,14 @@ class LoopConfig(Closed):
     steps: PositiveInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat
-    warmup_steps: int = 100
-    final_learning_rate_ratio: float = 0.01
+    warmup_steps: NonNegativeInt = 100
+    final_learning_rate_ratio: float = Field(0.01, ge=0, le=1)
     gradient_clip: PositiveFloat = 1.0
     ema_decay: float = Field(0.999, ge=0, lt=1)
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     optimizer: Literal["adamw", "soap"] = "adamw"
-    seed: int = 0
-    photos_limit: int | None = None
+    seed: int = Field(0, ge=0, lt=2**31)
+    photos_limit: PositiveInt | None = None
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 200
 
@@ -76,7 +79,7 @@ class Recipe(Protocol):
 
 
 class NotFiniteError(DiffusionCodecError):
-    """A loss became NaN or infinite; the state before the step is saved."""
+    """A loss, a gradient or what a network says became NaN or infinite; the state before the step is saved."""
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
@@ -143,11 +146,17 @@ class TrainingState:
         self.optimizer = build_optimizer(config, list(self.parameters.values()))
 
     def update(self, loss: Tensor, share: Share = ALONE) -> None:
-        """One optimiser step, by the gradients of all processes, and one step of the moving average."""
+        """One optimiser step, by the gradients of all processes, and one step of the moving average.
+
+        Raises:
+            NotFiniteError: a gradient is not finite; nothing has changed.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         share.average_gradients(self.parameters.values())
-        nn.utils.clip_grad_norm_(self.parameters.values(), self.config.gradient_clip)
+        length = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.gradient_clip)
+        if not length.isfinite():
+            raise NotFiniteError(f"the gradient is not finite (loss {loss.item():.4g})")
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config)
         self.optimizer.step()
@@ -190,7 +199,7 @@ class TrainingState:
             BadInputError: the file is truncated or damaged, or of another model.
         """
         with open_checkpoint(path) as file, torch.no_grad():
-            self.step = int(file.metadata()["step"])
+            self.step = int((file.metadata() or {})["step"])
             stored: dict[str, dict[str, Tensor]] = {}
             for key in file.keys():  # noqa: SIM118
                 if key.startswith("optimizer."):
@@ -217,7 +226,7 @@ def open_checkpoint(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as file:
             yield file
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:
         raise BadInputError(
             f"'{path}' is truncated, damaged or of another model ({error}): put a copy of it back, or remove it "
             "and train from the beginning"
@@ -225,12 +234,21 @@ def open_checkpoint(path: Path) -> Iterator[Any]:
 
 
 class CsvLog:
-    """Rows appended to ``losses.csv``; rows at or past the resumed step are dropped first."""
+    """Rows appended to ``losses.csv``; rows past the resumed step are dropped first.
+
+    Raises:
+        BadInputError: the file there is another table, or none.
+    """
 
     def __init__(self, path: Path, step: int):
         self.path = path
-        rows = list(csv.DictReader(path.open())) if path.exists() else []
-        self.rows: list[dict[str, Any]] = [row for row in rows if int(row["step"]) <= step]
+        try:
+            rows = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+            self.rows: list[dict[str, Any]] = [row for row in rows if int(row["step"]) <= step]
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise BadInputError(
+                f"'{path}' is damaged or no log of a run: move it, or choose another folder"
+            ) from error
 
     def append(self, row: dict[str, Any]) -> None:
         """Write the table with one row more, whole or not at all."""
@@ -244,33 +262,64 @@ class CsvLog:
         part.replace(self.path)
 
 
-def train(recipe: Recipe, out: Path, stop_after: int | None = None) -> TrainingState:
+@contextlib.contextmanager
+def only_trainer(out: Path) -> Iterator[None]:
+    """No other process trains in the folder ``out``, which is made, meanwhile. Raises BadInputError if one does."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BadInputError(
+            f"another run trains in '{out}': choose another folder, or wait for it"
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def train(
+    recipe: Recipe, out: Path, stop_after: int | None = None, origin: Mapping[str, str] | None = None
+) -> TrainingState:
     """Run ``recipe`` up to its last step, continuing from ``out`` if a checkpoint lies there.
 
     With another number of ``steps``, the learning rate follows the new schedule from the checkpoint on; the steps
     before it were taken on the old one.
 
     Args:
-        out: folder for ``state.safetensors``, ``losses.csv`` and ``config.json``.
+        out: folder for ``state.safetensors``, ``losses.csv``, ``config.json`` and ``origin.json``.
         stop_after: stop (and save) once this many steps are done in all; for tests and time slices.
+        origin: what else makes the run what it is, by name: photographs, backbone, ...
 
     Raises:
-        NotFiniteError: a loss is not finite; the state before that step is saved in ``out``.
-        BadInputError: the run in ``out`` was begun with another configuration (:data:`MAY_CHANGE` apart), or its
-            checkpoint cannot be read. Nothing is overwritten.
+        NotFiniteError: a loss or gradient is not finite; the state before that step is saved in ``out``, beside the
+            last checkpoint.
+        BadInputError: the run in ``out`` was begun with another configuration (:data:`MAY_CHANGE` apart) or another
+            origin, its checkpoint cannot be read, or another process trains there. Nothing is overwritten.
     """
+    share = parallel.share(next(recipe.model.parameters()).device)
+    with only_trainer(out) if share.main else contextlib.nullcontext():
+        return _train(recipe, out, stop_after, origin or {}, share)
+
+
+def _train(
+    recipe: Recipe, out: Path, stop_after: int | None, origin: Mapping[str, str], share: Share
+) -> TrainingState:
     config = recipe.config
     state = TrainingState(recipe.model, config)
-    share = parallel.share(next(iter(state.parameters.values())).device)
-    out.mkdir(parents=True, exist_ok=True)
-    whole, stored = parallel.whole(config, share), out / "config.json"
+    whole, stored, begun_with = parallel.whole(config, share), out / "config.json", out / "origin.json"
     checkpoint = out / "state.safetensors"
     if checkpoint.exists():
+        if begun_with.exists():
+            _refuse_another_origin(origin, begun_with)
         if stored.exists():
             _refuse_changes(whole, stored)
         state.load(checkpoint)
     if share.main:
         write_atomically(stored, json.dumps(whole.model_dump(), indent=1).encode(), force=True)
+        write_atomically(begun_with, json.dumps(dict(origin), indent=1).encode(), force=True)
     log = CsvLog(out / "losses.csv", state.step)
     last = min(config.steps, stop_after or config.steps)
     window: dict[str, list[float]] = {}
@@ -312,22 +361,41 @@ def _refuse_changes(config: LoopConfig, stored: Path) -> None:
         )
 
 
+def _refuse_another_origin(origin: Mapping[str, str], stored: Path) -> None:
+    """Raise BadInputError unless the run whose ``origin.json`` is ``stored`` was begun with just this."""
+    try:
+        begun = dict(json.loads(stored.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BadInputError(f"'{stored}' is damaged: choose another folder") from error
+    names = [name for name in {**begun, **origin} if begun.get(name) != origin.get(name)]
+    if names:
+        changed = "; ".join(f"{n}: {begun.get(n, 'none')}, now {origin.get(n, 'none')}" for n in names)
+        raise BadInputError(
+            f"the run in '{stored.parent}' was begun with something else ({changed}): "
+            "go on with that, or choose another folder"
+        )
+
+
 def _one_step(recipe: Recipe, state: TrainingState, checkpoint: Path, share: Share) -> dict[str, float]:
     config = recipe.config
     device = next(iter(state.parameters.values())).device
     generator = step_generator(config.seed, state.step)
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and trains_in_bfloat16(device))
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16), share.rows(generator):
-        losses = recipe.losses(state.step, generator)
-    values = share.average_losses(losses)
-    if not all(math.isfinite(v) for v in values.values()):
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16), share.rows(generator):
+            losses = recipe.losses(state.step, generator)
+        values = share.average_losses(losses)
+        if not all(math.isfinite(v) for v in values.values()):
+            terms = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+            raise NotFiniteError(f"a loss is not finite ({terms})")
+        state.update(losses["loss"], share)
+    except NotFiniteError as error:
+        failed = checkpoint.with_suffix(".failed.safetensors")
         if share.main:
-            state.save(checkpoint)
-        terms = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+            state.save(failed)
         raise NotFiniteError(
-            f"step {state.step}: a loss is not finite ({terms}); the state before the step is in {checkpoint}. "
+            f"step {state.step}: {error}; the state before the step is in {failed}, the last checkpoint is as it was. "
             f"The batch is reproduced by seed {config.seed} and step {state.step}. Train in another folder with a "
             "lower learning_rate or gradient_clip."
-        )
-    state.update(losses["loss"], share)
+        ) from error
     return values

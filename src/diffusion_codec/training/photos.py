@@ -8,10 +8,16 @@ from torch import Tensor
 
 from diffusion_codec.datasets import assert_disjoint, fingerprint
 from diffusion_codec.errors import BadInputError, MissingDataError
-from diffusion_codec.image_io import load_image
+from diffusion_codec.image_io import load_image, picture_suffixes
 
 LATENT_STRIDE = 8
-SUFFIXES = {".webp", ".png", ".jpg", ".jpeg"}
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """What is taken for photographs in a folder and those inside it, in order of their names; no hidden files."""
+    suffixes = set(picture_suffixes())
+    named = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != ".")
+    return sorted(path for path in named if path.is_file())
 
 
 def load_photos(folder: Path, limit: int | None = None, minimum_side: int = 64) -> list[Tensor]:
@@ -24,7 +30,7 @@ def load_photos(folder: Path, limit: int | None = None, minimum_side: int = 64) 
     """
     if not folder.is_dir():
         raise MissingDataError(f"there is no folder {folder} of photographs")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)[:limit]
+    paths = photo_files(folder)[:limit]
     photos, prints = [], []
     for path in paths:
         pixels = load_image(path).pixels
