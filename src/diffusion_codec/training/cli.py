@@ -82,8 +82,11 @@ def _told(folder: Path | None, photos: Sequence[Tensor], added: str = "") -> str
 
 
 def _of(backbone: Backbone) -> dict[str, str]:
-    told = {"backbone": f"{backbone.name}, fingerprint {backbone.fingerprint}"}
-    return told | {"latent_space": backbone.latent_space}
+    """What a run records of its backbone."""
+    return {
+        "backbone": f"{backbone.name}, fingerprint {backbone.fingerprint}",
+        "latent_space": backbone.latent_space,
+    }
 
 
 def _teacher(folder: Path | None) -> AutoencoderTiny:
