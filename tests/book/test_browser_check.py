@@ -58,7 +58,7 @@ class TestInABrowser:
             "gone.png is broken",
             "first: console: I am wrong",
             "first: script error: nothing is not defined",
-            "first: wider than 390 pixels: table",
+            "first: wider than 360 pixels: table",
             "first: light: color-contrast",
             "first: dark: button-name",
             "second: search: the search for 'Not indexed' does not find it",

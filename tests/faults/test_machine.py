@@ -155,7 +155,7 @@ def test_training_on_a_full_disk(tmp_path: Path, tally: Tally) -> None:
     out = tmp_path / "run"
     ended = in_child(lambda: (too_full(), denoiser_run(out)), seconds=120, files=2**14)
     assert (ended.error, "checkpoint before it is kept" in ended.message) == ("OutputError", True), ended
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "losses.csv"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "losses.csv", "origin.json"]
     assert in_child(lambda: denoiser_run(out), seconds=120).error == ""
     assert (out / "state.safetensors").exists()
     tally(Row(FULL, "training", 1, 1, refused=1, injected=1, note="one line, the next run goes on"))
