@@ -193,7 +193,7 @@ class Exploding:
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_state(tmp_path: Path) -> None:
-    with pytest.raises(NotFiniteError, match=r"step 3: a loss is not finite \(loss nan\)|step 3.*inf"):
+    with pytest.raises(NotFiniteError, match="step 3: a loss is not finite"):
         train(Exploding(), tmp_path)
     assert (tmp_path / "state.failed.safetensors").exists()
 
