@@ -41,8 +41,9 @@ def round_straight_through(z: torch.Tensor) -> torch.Tensor:
 
 def add_uniform_noise(z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """z + U(-1/2, 1/2): the differentiable stand-in for rounding in the rate term (Ballé et al. 2017)."""
-    noise = torch.rand(z.shape, generator=generator, device=z.device, dtype=z.dtype)
-    return z + noise - 0.5
+    drawn_on = z.device if generator is None else generator.device
+    noise = torch.rand(z.shape, generator=generator, device=drawn_on, dtype=z.dtype)
+    return z + noise.to(z.device) - 0.5
 
 
 def shared_dither(seed: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -116,7 +116,7 @@ class AutoencoderRecipe:
             half.requires_grad_(name in config.halves)
         if config.adversarial_weight:
             self.model.discriminator = build_discriminator().to(device)
-        self.crops = PhotoCrops(photos, config.crop)
+        self.crops = PhotoCrops([photo.to(device) for photo in photos], config.crop)
         perceives = config.perceptual_weight > 0 and "decoder" in config.halves
         self.perceptual = perceptual_loss(config.perceptual_net).to(device) if perceives else None
         theirs = tuple(teacher.config.num_encoder_blocks), tuple(teacher.config.num_decoder_blocks)
@@ -135,7 +135,7 @@ class AutoencoderRecipe:
     def losses(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Single blocks at first, whole halves later; see :class:`diffusion_codec.training.loop.Recipe`."""
         x = self.crops.draw(self.config.batch_size, generator)
-        x = x.to(self.device, memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
         self.leaking = step < self.config.distil_until_step
         return self._distil(x) if self.leaking else self._join(x, generator)
 

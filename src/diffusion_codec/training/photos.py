@@ -104,7 +104,7 @@ class LatentCrops:
 
 
 class PhotoCrops:
-    """Random square crops of photographs; draws are a pure function of the generator.
+    """Random square crops of photographs, on their device; draws are a pure function of the generator.
 
     Raises:
         BadInputError: every photograph is smaller than a crop of ``size`` pixels a side.
