@@ -22,6 +22,7 @@ from diffusion_codec.training.autoencoder import (
     build_autoencoder,
     build_discriminator,
     cuts,
+    seen_otherwise,
     stage_ends,
 )
 from diffusion_codec.training.export import load_autoencoder
@@ -214,6 +215,38 @@ def test_crops_are_parts_of_photographs_mirrored_or_not() -> None:
     assert torch.equal(drawn, crops.draw(12, torch.Generator().manual_seed(0)))
     slopes = (drawn[:, 0, 0, 1] - drawn[:, 0, 0, 0]).sign()
     assert set(slopes.tolist()) == {-1.0, 1.0}
+
+
+def test_a_pair_is_shifted_turned_and_resized_alike() -> None:
+    a = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    b = a + 0.25
+    for drawn in ([0.0, 0.0, 0.9, 0.5], [0.5, 0.9, 0.1, 0.0], [0.1, 0.3, 0.1, 0.99]):
+        one, other = seen_otherwise(a, b, drawn)
+        torch.testing.assert_close(other - one, torch.full_like(one, 0.25))
+    same, _ = seen_otherwise(a, b, [0.0, 0.0, 0.9, 0.5])
+    torch.testing.assert_close(same, a)
+    turned, _ = seen_otherwise(a, b, [0.5, 0.9, 0.1, 0.5])
+    torch.testing.assert_close(turned, a[..., 4:, 7:].mT)
+    smaller, _ = seen_otherwise(a, b, [0.5, 0.9, 0.1, 0.0])
+    assert smaller.shape == (2, 3, 29, 25)
+
+
+def test_the_perceptual_net_sees_pairs_otherwise_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[torch.Size] = []
+
+    class Distance(torch.nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            assert a.shape == b.shape
+            sizes.append(a.shape)
+            return (a - b).square().mean((1, 2, 3))
+
+    monkeypatch.setattr("diffusion_codec.training.autoencoder.perceptual_loss", lambda net: Distance())
+    for ensemble in (False, True):
+        made = recipe(perceptual_weight=1.0, perceptual_ensemble=ensemble)
+        for step in range(4, 8):
+            made.losses(step, torch.Generator().manual_seed(step))["loss"].backward()
+    assert set(sizes[:4]) == {torch.Size([2, 3, 32, 32])}
+    assert len(set(sizes[4:])) > 1
 
 
 def test_each_adversarial_loss_trains_its_own_network() -> None:

@@ -316,6 +316,13 @@ def test_shipped_configurations_are_valid(recipe: str, model: type[LoopConfig], 
     assert read_config(recipe, name, model).steps > 0
 
 
+@pytest.mark.parametrize(("first", "then"), [("full", "full-polish"), ("cpu", "polish")])
+def test_polishing_goes_on_with_the_shape_it_follows(first: str, then: str) -> None:
+    trained, polished = (read_config("autoencoder", name, AutoencoderConfig) for name in (first, then))
+    for name in ("width", "encoder_blocks", "decoder_blocks"):
+        assert getattr(trained, name) == getattr(polished, name)
+
+
 def test_an_unknown_key_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("steps: 1\nbatch_size: 1\nlearning_rate: 1\nlerning_rate: 2\n")

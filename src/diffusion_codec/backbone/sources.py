@@ -1,7 +1,7 @@
 """From a backbone's name to a checked folder on this disk.
 
-A name is an embedded backbone (``mini``), one of the manifest (``stable-diffusion-v1-5``), a folder, or ``owner/name``
-of the hub, looked for in this order: a folder that is called like a backbone is named with a separator, ``./mini``.
+A name is an embedded backbone (``mini``, ``small``), one of the manifest (``stable-diffusion-v1-5``), a folder, or
+``owner/name`` of the hub, looked for in this order: a folder that is called like a backbone is named with a separator, ``./mini``.
 What the manifest pins (revision, bytes, SHA-256) is checked before use. Where nobody could pin it yet, the hub's
 current revision and hashes are recorded at the first download, and hold from then on.
 """
@@ -29,7 +29,7 @@ from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.fetch import Entry, FileEntry, Store, listing_sha256, sha256_of
 from diffusion_codec.files import write_atomically
 
-EMBEDDED = ("mini",)
+EMBEDDED = ("mini", "small")
 HUB = "https://huggingface.co"
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 MODEL_FILES = ("scheduler/scheduler_config.json", "unet/config.json", "vae/config.json")

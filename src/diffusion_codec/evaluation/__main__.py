@@ -1,6 +1,6 @@
 """`python -m diffusion_codec.evaluation`: measure codecs on a data set and write a result.
 
-Without options: everything the book shows, on Kodak, into data/results/ (by `make results` 25 minutes of two cores
+Without options: everything the book shows, on Kodak, into data/results/ (by `make results` 20 minutes of two cores
 with bfloat16, twice that of two without AVX-512; what is measured already is kept). Or, in about a minute, two
 conventional codecs at three rates:
 

@@ -41,7 +41,9 @@ def whereabouts(names: Sequence[str]) -> pd.DataFrame:
             rows.append((name, "the embedded stand-in", None, "Apache-2.0", "yes"))
             continue
         if name not in known:
-            raise BadInputError(f"backbone {name!r} is unknown; choose from mini, {', '.join(known)}")
+            raise BadInputError(
+                f"backbone {name!r} is unknown; choose from {', '.join(sources.EMBEDDED)}, {', '.join(known)}"
+            )
         entry = known[name]
         size = sum(file.bytes for file in entry.files) / 1e9 or None
         rows.append((name, entry.title, size, entry.licence, "yes" if prompt.at_hand(name) else "no"))

@@ -9,6 +9,7 @@ what the teacher makes of them (FitNets, Romero et al., ICLR 2015, block by bloc
 are learned many times faster than the whole network, which only has to be joined and polished afterwards.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from diffusers import AutoencoderTiny
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from diffusion_codec.backbone import Backbone
+from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.metrics.trunks import Net
@@ -47,7 +48,8 @@ class AutoencoderConfig(LoopConfig):
     denoiser leaves of latents with Gaussian noise at a timestep below this one, after ``denoising_steps`` DDIM steps:
     latents as the reverse process ends with, which no encoder makes. ``end_to_end`` lets the decoder's loss reach the
     encoder, which would leave the teacher's latents but for their ``latent_weight``; noise and denoiser pass the
-    gradient on as it is.
+    gradient on as it is. ``perceptual_ensemble`` shows the perceptual net both pictures shifted, turned and resized at
+    random (:func:`seen_otherwise`).
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = Field(("encoder", "decoder"), min_length=1)
@@ -58,6 +60,7 @@ class AutoencoderConfig(LoopConfig):
     distil_until_step: NonNegativeInt = 0
     perceptual_weight: NonNegativeFloat = 0.2
     perceptual_net: Net = "squeeze"
+    perceptual_ensemble: bool = False
     teacher_weight: NonNegativeFloat = 0.0
     adversarial_weight: NonNegativeFloat = 0.0
     latent_noise: NonNegativeFloat = 0.0
@@ -81,15 +84,17 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderTiny:
 
 
 def build_discriminator() -> nn.Sequential:
-    """Patches of 18 pixels, true or decoded (Isola et al., CVPR 2017): (N, 3, H, W) to logits (N, 1, H/4, W/4)."""
+    """Patches of 38 pixels, true or decoded (Isola et al., CVPR 2017): (N, 3, H, W) to logits (N, 1, H/8, W/8)."""
     return nn.Sequential(
-        nn.Conv2d(3, 32, 4, 2, 1),
+        nn.Conv2d(3, 64, 4, 2, 1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(32, 64, 4, 2, 1),
+        nn.Conv2d(64, 128, 4, 2, 1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 64, 3, 1, 1),
+        nn.Conv2d(128, 256, 4, 2, 1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 1, 1),
+        nn.Conv2d(256, 256, 3, 1, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(256, 1, 1),
     )
 
 
@@ -205,7 +210,10 @@ class AutoencoderRecipe:
                 picture = self.teacher.decoder(y_teacher).float()
             terms["teacher_l1"] = F.l1_loss(decoded, picture)
         if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(decoded, x).float().mean()
+            pair = decoded, x
+            if config.perceptual_ensemble:
+                pair = seen_otherwise(decoded, x, torch.rand(len(x), 4, generator=generator)[0].tolist())
+            terms["perceptual"] = self.perceptual(*pair).float().mean()
         if config.adversarial_weight:
             terms |= adversarial_losses(self.model.discriminator, decoded, x)
         return terms
@@ -222,6 +230,23 @@ class AutoencoderRecipe:
             denoised = self.denoiser.denoise(y + sigma * noise, t, self.config.denoising_steps)
         shown = torch.where(drawn.to(self.device)[:, None, None, None], denoised, y)
         return y + (shown - y).detach()
+
+
+def seen_otherwise(a: Tensor, b: Tensor, drawn: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Two batches of pictures, N x 3 x H x W, under one transformation made of four random numbers in [0, 1).
+
+    Cut by up to STRIDE - 1 pixels above and on the left, turned over the diagonal or not, resized to between 2^-1/2 and
+    2^1/2 of the size. A network of fixed strides has patterns that it hardly sees; a decoder trained by it learns to
+    leave them everywhere, unless the network sees the pictures at other places and sizes, too (E-LPIPS, Kettunen et
+    al., 2019, arXiv 1906.03973).
+    """
+    down, right = (int(u * STRIDE) for u in drawn[:2])
+    both = torch.cat([a, b])[..., down:, right:]
+    if drawn[2] < 0.5:
+        both = both.mT
+    sides = [round(side * 2 ** (drawn[3] - 0.5)) for side in both.shape[-2:]]
+    one, other = F.interpolate(both, size=sides, mode="bilinear", antialias=True).chunk(2)
+    return one, other
 
 
 def adversarial_losses(discriminator: nn.Module, decoded: Tensor, x: Tensor) -> dict[str, Tensor]:
