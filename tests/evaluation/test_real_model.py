@@ -21,7 +21,9 @@ def test_a_model_that_is_not_here_is_said_to_be_missing(
     assert list(table["on this machine"]) == ["yes", "no", "no"]
     assert table["download, GB"].tolist()[2] == pytest.approx(1.886, abs=0.001)
     assert list(tmp_path.iterdir()) == []  # nothing was asked for
-    with pytest.raises(BadInputError, match="'maxi' is unknown; choose from mini, small, stable-diffusion-v1-2"):
+    with pytest.raises(
+        BadInputError, match="'maxi' is unknown; choose from mini, small, stable-diffusion-v1-2"
+    ):
         real_model.whereabouts(["maxi"])
 
 

@@ -249,6 +249,16 @@ def test_the_perceptual_net_sees_pairs_otherwise_where_asked(monkeypatch: pytest
     assert len(set(sizes[4:])) > 1
 
 
+@pytest.mark.parametrize(("widths", "side"), [((32, 64), 18), ((64, 128, 256), 38)])
+def test_a_discriminator_judges_patches_of_the_size_it_is_said_to(widths: tuple[int, ...], side: int) -> None:
+    torch.manual_seed(1)
+    x = torch.zeros(1, 3, 96, 96, requires_grad=True)
+    scores = build_discriminator(widths)(x)
+    assert scores.shape[-1] == 96 // 2 ** len(widths)
+    (gradient,) = torch.autograd.grad(scores[0, 0, 4, 4], x)
+    assert gradient.abs().sum((0, 1, 2)).count_nonzero() == side
+
+
 def test_each_adversarial_loss_trains_its_own_network() -> None:
     torch.manual_seed(1)
     discriminator = build_discriminator()

@@ -2,9 +2,8 @@
 
 A name is an embedded backbone (``mini``, ``small``), one of the manifest (``stable-diffusion-v1-5``), a folder, or
 ``owner/name`` of the hub, looked for in this order: a folder that is called like a backbone is named with a separator,
-``./mini``.
-What the manifest pins (revision, bytes, SHA-256) is checked before use. Where nobody could pin it yet, the hub's
-current revision and hashes are recorded at the first download, and hold from then on.
+``./mini``. What the manifest pins (revision, bytes, SHA-256) is checked before use. Where nobody could pin it yet, the
+hub's current revision and hashes are recorded at the first download, and hold from then on.
 """
 
 import json

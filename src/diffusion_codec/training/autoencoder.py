@@ -28,6 +28,8 @@ from diffusion_codec.training.photos import PhotoCrops
 
 Blocks = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
 Cut = tuple[int, int]
+DISCRIMINATOR = (32, 64)
+"""Channels of the discriminator that `mini` was trained with."""
 ENCODER_LEAD, DECODER_LEAD = 1, 2
 """Layers before the blocks of each stage."""
 FAINT = 1e-3
@@ -40,16 +42,16 @@ class AutoencoderConfig(LoopConfig):
     """Shape, crop and loss weights of the autoencoder recipe.
 
     ``halves`` not named stay as they are (untrained, or as the run was started): two processes of one core each
-    train the two halves side by side. The decoder then learns from the teacher's latents, or, with
-    ``own_latents``, from those of the encoder the run was started with. ``teacher_weight`` asks for the teacher's
-    picture too (L1): its decoder was trained against a discriminator, and ours learns that sharpness from it.
-    ``adversarial_weight`` asks for a discriminator of our own; the gradient it sends into the decoded picture is as
-    long as that of an L1 loss of this weight. ``denoised_below`` shows the decoder, in half of its pictures, what a
-    denoiser leaves of latents with Gaussian noise at a timestep below this one, after ``denoising_steps`` DDIM steps:
-    latents as the reverse process ends with, which no encoder makes. ``end_to_end`` lets the decoder's loss reach the
-    encoder, which would leave the teacher's latents but for their ``latent_weight``; noise and denoiser pass the
-    gradient on as it is. ``perceptual_ensemble`` shows the perceptual net both pictures shifted, turned and resized at
-    random (:func:`seen_otherwise`).
+    train the two halves side by side. The decoder then learns from the teacher's latents, or, with ``own_latents``,
+    from those of the encoder the run was started with. ``teacher_weight`` asks for the teacher's picture too (L1):
+    its decoder was trained against a discriminator, and ours learns that sharpness from it. ``adversarial_weight``
+    asks for a discriminator of our own (:func:`build_discriminator`); the gradient it sends into the decoded
+    picture is as long as that of an L1 loss of this weight. ``denoised_below`` shows the decoder, in half of its
+    pictures, what a denoiser leaves of latents with Gaussian noise at a timestep below this one, after
+    ``denoising_steps`` DDIM steps: latents as the reverse process ends with, which no encoder makes. ``end_to_end``
+    lets the decoder's loss reach the encoder, which would leave the teacher's latents but for their
+    ``latent_weight``; noise and denoiser pass the gradient on as it is. ``perceptual_ensemble`` shows the
+    perceptual net both pictures shifted, turned and resized at random (:func:`seen_otherwise`).
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = Field(("encoder", "decoder"), min_length=1)
@@ -63,6 +65,7 @@ class AutoencoderConfig(LoopConfig):
     perceptual_ensemble: bool = False
     teacher_weight: NonNegativeFloat = 0.0
     adversarial_weight: NonNegativeFloat = 0.0
+    discriminator_widths: tuple[PositiveInt, ...] = Field(DISCRIMINATOR, min_length=1, max_length=4)
     latent_noise: NonNegativeFloat = 0.0
     denoised_below: int = Field(0, ge=0, le=1000)
     denoising_steps: PositiveInt = 3
@@ -83,19 +86,16 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderTiny:
     )
 
 
-def build_discriminator() -> nn.Sequential:
-    """Patches of 38 pixels, true or decoded (Isola et al., CVPR 2017): (N, 3, H, W) to logits (N, 1, H/8, W/8)."""
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 4, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 128, 4, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(128, 256, 4, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(256, 256, 3, 1, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(256, 1, 1),
-    )
+def build_discriminator(widths: Sequence[int] = DISCRIMINATOR) -> nn.Sequential:
+    """Patches, true or decoded (Isola et al., CVPR 2017): (N, 3, H, W) to logits at 1/2^k of the size, (N, 1, h, w).
+
+    Each of the k ``widths`` halves the size; a patch is 18 pixels a side for two, 38 for three.
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise((3, *widths)):
+        layers += [nn.Conv2d(before, after, 4, 2, 1), nn.LeakyReLU(0.2)]
+    last = widths[-1]
+    return nn.Sequential(*layers, nn.Conv2d(last, last, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(last, 1, 1))
 
 
 class AutoencoderRecipe:
@@ -120,7 +120,7 @@ class AutoencoderRecipe:
         for name, half in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
             half.requires_grad_(name in config.halves)
         if config.adversarial_weight:
-            self.model.discriminator = build_discriminator().to(device)
+            self.model.discriminator = build_discriminator(config.discriminator_widths).to(device)
         self.crops = PhotoCrops([photo.to(device) for photo in photos], config.crop)
         perceives = config.perceptual_weight > 0 and "decoder" in config.halves
         self.perceptual = perceptual_loss(config.perceptual_net).to(device) if perceives else None
@@ -212,7 +212,10 @@ class AutoencoderRecipe:
         if self.perceptual is not None:
             pair = decoded, x
             if config.perceptual_ensemble:
-                pair = seen_otherwise(decoded, x, torch.rand(len(x), 4, generator=generator)[0].tolist())
+                drawn = torch.rand(len(x), 4, generator=generator)[
+                    0
+                ]  # with the batch first, used for all of it
+                pair = seen_otherwise(decoded, x, drawn.tolist())
             terms["perceptual"] = self.perceptual(*pair).float().mean()
         if config.adversarial_weight:
             terms |= adversarial_losses(self.model.discriminator, decoded, x)

@@ -322,7 +322,6 @@ def _train(
         write_atomically(begun_with, json.dumps(dict(origin), indent=1).encode(), force=True)
     log = CsvLog(out / "losses.csv", state.step)
     last = min(config.steps, stop_after or config.steps)
-    torch.backends.cudnn.benchmark = True  # crops have one size: worth finding the fastest convolutions once
     window: dict[str, list[float]] = {}
     started = time.monotonic()
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"))
