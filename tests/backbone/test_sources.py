@@ -320,7 +320,7 @@ def test_half_precision_is_preferred(hub: Hub, tiny_models: dict[int, Path], tmp
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(MissingDataError, match=r"embedded: mini; to be fetched: .*stable-diffusion-v1-5"):
+    with pytest.raises(MissingDataError, match=r"embedded: mini, small; to be fetched: .*stable-diffusion-v1-5"):
         sources.find("stable-diffusion-v9")
 
 
@@ -360,10 +360,10 @@ def test_a_damaged_one_is_listed_as_damaged_beside_the_others(
     listed = CliRunner().invoke(app, ["list"])
     assert listed.exit_code == 0, listed.output
     lines = listed.output.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["mini", "first", "second", "third"]
-    assert re.search(r"; damaged: .*pins\.json is damaged", lines[1])
-    assert lines[2].endswith("; on this machine")
-    assert lines[3].endswith("; not on this machine")
+    assert [line.partition(":")[0] for line in lines] == ["mini", "small", "first", "second", "third"]
+    assert re.search(r"; damaged: .*pins\.json is damaged", lines[2])
+    assert lines[3].endswith("; on this machine")
+    assert lines[4].endswith("; not on this machine")
     assert [prompt.at_hand(name) for name in ("first", "second", "third")] == [False, True, False]
 
 
