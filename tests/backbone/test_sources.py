@@ -320,7 +320,9 @@ def test_half_precision_is_preferred(hub: Hub, tiny_models: dict[int, Path], tmp
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(MissingDataError, match=r"embedded: mini, small; to be fetched: .*stable-diffusion-v1-5"):
+    with pytest.raises(
+        MissingDataError, match=r"embedded: mini, small; to be fetched: .*stable-diffusion-v1-5"
+    ):
         sources.find("stable-diffusion-v9")
 
 
