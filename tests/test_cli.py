@@ -392,6 +392,46 @@ def test_more_memory_than_there_is_numbers_for(run: Run, photo: Path) -> None:
     )
 
 
+def test_a_file_is_refined_within_what_was_asked_for(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def refine(
+        codec: Any,
+        pixels: Pixels,
+        file: Coded,
+        steps: int,
+        max_bytes: int | None,
+        tell: Callable[[int], None],
+    ) -> Coded:
+        tell(1)
+        asked.append((pixels.shape, steps, max_bytes))
+        return dataclasses.replace(file, seconds=file.seconds | {"refine": 2.5})
+
+    module = types.ModuleType("diffusion_codec.refinement")
+    module.refine = refine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "diffusion_codec.refinement", module)
+    shape, out = load_image(str(photo)).pixels.shape, photo.with_suffix(".dfc")
+    done = run("compress", photo, out, "--refine", 7, "--max-bytes", 10**6, "--json")
+    assert done.code == 0
+    assert done.json["seconds"]["refine"] == 2.5
+    assert run("compress", photo, out, "-f", "--refine", 3, "--quality", 20).code == 0
+    assert run("compress", photo, out, "-f").code == 0
+    assert asked == [(shape, 7, 10**6), (shape, 3, None)]
+
+
+@pytest.mark.parametrize(
+    "options", [["--refine", "0"], ["--refine", "4", "--max-memory", "2G"], ["--refine", "4", "--offload"]]
+)
+def test_refinement_that_cannot_be_is_wrong_usage(run: Run, photo: Path, options: list[str]) -> None:
+    out = photo.with_suffix(".dfc")
+    refused = run("compress", photo, out, *options)
+    assert refused.code == 2
+    assert "--refine" in refused.err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -207,6 +207,14 @@ def compress(
     max_bytes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="The best quality within N bytes.")
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Steps of fitting the latent to this picture, in no more bytes: 40 help much and take minutes.",
+        ),
+    ] = None,
     backbone: BackboneOption = "mini",
     codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",
@@ -226,12 +234,16 @@ def compress(
     costs a line and the exit code 1, not the others.
     """
     _check_rate(quality, bpp, max_bytes)
+    if refine is not None and (offload or max_memory is not None):
+        raise typer.BadParameter(
+            "--refine needs all networks and their gradients at once: no --offload, no --max-memory"
+        )
 
     run = (precision, compiled, offload, low_memory, max_memory)
     load = partial(_load_codec, backbone, device, run, codec_weights)
 
     def work(job: _Job, load: "Loader") -> "Coded":
-        return _compress_file(job, load, quality, bpp, max_bytes)
+        return _compress_file(job, load, quality, bpp, max_bytes, refine)
 
     if os.path.isdir(source):
         from diffusion_codec.image_io import picture_suffixes
@@ -245,7 +257,7 @@ def compress(
     if source != STANDARD_STREAM and not os.path.exists(source):
         read_bytes(source, 0)  # says so before a model is fetched
     _make_ready(backbone, device)
-    _run_file(_Job(source, target, force), work, load, as_json, stages=3)
+    _run_file(_Job(source, target, force), work, load, as_json, stages=3 + (refine or 0))
 
 
 @app.command()
@@ -360,7 +372,12 @@ def _load_codec(
 
 
 def _compress_file(
-    job: "_Job", load: "Loader", quality: float | None, bpp: float | None, max_bytes: int | None
+    job: "_Job",
+    load: "Loader",
+    quality: float | None,
+    bpp: float | None,
+    max_bytes: int | None,
+    refine: int | None,
 ) -> "Coded":
     from diffusion_codec.image_io import load_image
 
@@ -375,6 +392,8 @@ def _compress_file(
     codec = load(job)
     job.show("compressing")
     result = _compress(codec, picture, quality, max_bytes)
+    if refine is not None:
+        result = _refine(job, codec, picture, result, refine, max_bytes)
     job.clock.add(result.seconds)
     write_atomically(job.target, result.data, job.force)
     job.clock.lap("write")
@@ -388,6 +407,17 @@ def _compress(
         return codec.compress_to_size(picture.pixels, max_bytes=max_bytes, grayscale=picture.grayscale)
     wanted = DEFAULT_QUALITY if quality is None else quality
     return codec.compress(picture.pixels, quality=wanted, grayscale=picture.grayscale)
+
+
+def _refine(
+    job: "_Job", codec: "Codec", picture: "Picture", file: "Compressed", steps: int, max_bytes: int | None
+) -> "Compressed":
+    from diffusion_codec.refinement import refine
+
+    def tell(step: int) -> None:
+        job.show(f"refining, step {step} of {steps}")
+
+    return refine(codec, picture.pixels, file, steps, max_bytes, tell)
 
 
 def _decompress_file(job: "_Job", load: "Loader", steps: int | None, fidelity: float | None) -> "Coded":

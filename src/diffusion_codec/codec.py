@@ -255,7 +255,7 @@ class Codec:
             decoded = _to_pixels(levels, header.height, header.width)
         if header.grayscale:
             decoded = _to_gray(decoded)
-        return Decompressed(decoded, header.grayscale, _symbols_sha256(z_hat), watch.seconds)
+        return Decompressed(decoded, header.grayscale, symbols_sha256(z_hat), watch.seconds)
 
     @reports_memory
     @torch.inference_mode()
@@ -286,24 +286,27 @@ class Codec:
             )
             a, b = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
             timestep = t.round().clamp(0, bitstream.MAX_TIMESTEP)
-            z = quantization.affine(y, quantization.alpha_from_index(a), quantization.beta_from_index(b))
-            dither = _dither(dither_seed, z.shape[1:])
-            z_hat = (z[0].cpu() + dither).round().long()
-        header = Header(
-            width=analysis.shape[1],
-            height=analysis.shape[0],
-            weights_fingerprint=self.weights.fingerprint,
-            timestep=int(timestep),
-            alpha=tuple(int(v) for v in a[0]),  # type: ignore[arg-type]
-            beta=tuple(int(v) for v in b[0]),  # type: ignore[arg-type]
-            dither_seed=dither_seed,
-            grayscale=grayscale,
-        )
+            header = Header(
+                width=analysis.shape[1],
+                height=analysis.shape[0],
+                weights_fingerprint=self.weights.fingerprint,
+                timestep=int(timestep),
+                alpha=tuple(int(v) for v in a[0]),  # type: ignore[arg-type]
+                beta=tuple(int(v) for v in b[0]),  # type: ignore[arg-type]
+                dither_seed=dither_seed,
+                grayscale=grayscale,
+            )
+            z_hat = in_steps(y, header).round().long()
         with watch.stage("entropy"):
-            streams = self.weights.encode(z_hat, _side_information(header), dither)
+            data = self.pack(z_hat, header)
+        return Compressed(data, symbols_sha256(z_hat), dict(watch.seconds), quality)
+
+    def pack(self, z_hat: Tensor, header: Header) -> bytes:
+        """The file of integers z_hat, int64 (4, h, w), under ``header``, made with these codec weights."""
+        dither = dither_of(header, z_hat.shape)
+        streams = self.weights.encode(z_hat, side_information(header), dither)
         latent = streams.latent or b"\0"  # trailing zeros mean nothing; a stream is never empty
-        data = bitstream.write(DfcFile(header, streams.hyper, latent))
-        return Compressed(data, _symbols_sha256(z_hat), dict(watch.seconds), quality)
+        return bitstream.write(DfcFile(header, streams.hyper, latent))
 
     def symbols(self, file: DfcFile) -> Tensor:
         """z_hat of a file, integers (4, h, w): the same on every machine, whatever the backbone."""
@@ -313,8 +316,8 @@ class Codec:
             weights = codec_weights.of_fingerprint(header.weights_fingerprint)
         size = (-(-header.height // STRIDE), -(-header.width // STRIDE))
         streams = Streams(file.hyper, file.latent)
-        dither = _dither(header.dither_seed, torch.Size((CHANNELS, *size)))
-        return weights.decode(streams, size, _side_information(header), dither)
+        dither = dither_of(header, torch.Size((CHANNELS, *size)))
+        return weights.decode(streams, size, side_information(header), dither)
 
     def _reverse(self, y_hat: Tensor, t: Tensor, steps: int, fidelity: float | None) -> Tensor:
         """y_0 of the reverse process; with a fidelity, y_1 + fidelity (y_N - y_1) between 1 and N = ``steps`` steps.
@@ -333,17 +336,34 @@ class Codec:
         return torch.lerp(y_1, y_n, fidelity)
 
     def _dequantise(self, z_hat: Tensor, header: Header) -> tuple[Tensor, Tensor]:
-        """y_hat = (z_hat - beta) / alpha, (1, 4, h, w), and t, (1,)."""
-        alpha = quantization.alpha_from_index(torch.tensor([header.alpha]))
-        beta = quantization.beta_from_index(torch.tensor([header.beta]))
-        z = z_hat.float() - _dither(header.dither_seed, z_hat.shape)
-        y_hat = quantization.inverse_affine(z[None], alpha, beta)
+        """y_hat, (1, 4, h, w), and t, (1,), where the backbone works."""
         device = self.backbone.device
-        return y_hat.to(device), torch.tensor([header.timestep], dtype=torch.float32, device=device)
+        t = torch.tensor([header.timestep], dtype=torch.float32, device=device)
+        return dequantise(z_hat, header).to(device), t
 
 
-def _dither(seed: int | None, shape: torch.Size) -> Tensor:
+def in_steps(y: Tensor, header: Header) -> Tensor:
+    """Latents y, (1, 4, h, w), in quantisation steps with dither, (4, h, w) on the CPU: rounded they are z_hat."""
+    alpha, beta = (part.to(y.device) for part in _gamma(header))
+    z = quantization.affine(y, alpha, beta)[0].cpu()
+    return z + dither_of(header, z.shape)
+
+
+def dequantise(z_hat: Tensor, header: Header) -> Tensor:
+    """y_hat = (z_hat - dither - beta) / alpha, (1, 4, h, w), of z_hat (4, h, w)."""
+    z = z_hat.float() - dither_of(header, z_hat.shape)
+    return quantization.inverse_affine(z[None], *_gamma(header))
+
+
+def _gamma(header: Header) -> tuple[Tensor, Tensor]:
+    """alpha and beta, (1, 4) each."""
+    alpha = quantization.alpha_from_index(torch.tensor([header.alpha]))
+    return alpha, quantization.beta_from_index(torch.tensor([header.beta]))
+
+
+def dither_of(header: Header, shape: torch.Size) -> Tensor:
     """The dither of :func:`diffusion_codec.quantization.shared_dither`, or zeros without a seed."""
+    seed = header.dither_seed
     if seed is None:
         return torch.zeros(shape, dtype=torch.float32)
     if not 0 <= seed < bitstream.SEED_LEVELS:
@@ -360,7 +380,8 @@ def _moved(z_hat: Tensor, seed: int) -> Tensor:
     return z_hat.float() + torch.from_numpy(draw)
 
 
-def _side_information(header: Header) -> SideInformation:
+def side_information(header: Header) -> SideInformation:
+    """What the entropy model is told of the header."""
     return SideInformation(torch.tensor([header.alpha]), torch.tensor([header.timestep]))
 
 
@@ -398,5 +419,5 @@ def _to_gray(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(luma[..., None], 3, -1)
 
 
-def _symbols_sha256(z_hat: Tensor) -> str:
+def symbols_sha256(z_hat: Tensor) -> str:
     return hashlib.sha256(z_hat.numpy().astype("<i4").tobytes()).hexdigest()

@@ -8,7 +8,7 @@ the same distance.
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +16,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_codec.errors import BadInputError, MissingDataError, how_to_install
 from diffusion_codec.metrics.backbones import FEATURES
 from diffusion_codec.metrics.trunks import Net, trunk
+
+PLACES = 8
+"""Pixels by which a picture may be shifted, none included: as many as the stride of the decoders."""
 
 
 def _torchvision_works() -> bool:
@@ -125,3 +129,20 @@ def perceptual_loss(net: Net = "squeeze") -> PerceptualLoss:
     if net not in get_args(Net):
         raise BadInputError(f"LPIPS net {net!r} is unknown; choose one of {', '.join(get_args(Net))}")
     return PerceptualLoss(net)
+
+
+def seen_otherwise(a: Tensor, b: Tensor, drawn: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Two batches of pictures, N x 3 x H x W, under one transformation made of four random numbers in [0, 1).
+
+    Cut by up to PLACES - 1 pixels above and on the left, turned over the diagonal or not, resized to between 2^-1/2 and
+    2^1/2 of the size. A network of fixed strides has patterns that it hardly sees; a decoder trained by it learns to
+    leave them everywhere, unless the network sees the pictures at other places and sizes, too (E-LPIPS, Kettunen et
+    al., 2019, arXiv 1906.03973).
+    """
+    down, right = (int(u * PLACES) for u in drawn[:2])
+    both = torch.cat([a, b])[..., down:, right:]
+    if drawn[2] < 0.5:
+        both = both.mT
+    sides = [round(side * 2 ** (drawn[3] - 0.5)) for side in both.shape[-2:]]
+    one, other = F.interpolate(both, size=sides, mode="bilinear", antialias=True).chunk(2)
+    return one, other

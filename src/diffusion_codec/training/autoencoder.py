@@ -19,9 +19,10 @@ from diffusers import AutoencoderTiny
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from diffusion_codec.backbone import STRIDE, Backbone
+from diffusion_codec.backbone import Backbone
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
+from diffusion_codec.metrics.perceptual import seen_otherwise
 from diffusion_codec.metrics.trunks import Net
 from diffusion_codec.training.loop import Crop, LoopConfig
 from diffusion_codec.training.photos import PhotoCrops
@@ -51,7 +52,8 @@ class AutoencoderConfig(LoopConfig):
     ``denoising_steps`` DDIM steps: latents as the reverse process ends with, which no encoder makes. ``end_to_end``
     lets the decoder's loss reach the encoder, which would leave the teacher's latents but for their
     ``latent_weight``; noise and denoiser pass the gradient on as it is. ``perceptual_ensemble`` shows the
-    perceptual net both pictures shifted, turned and resized at random (:func:`seen_otherwise`).
+    perceptual net both pictures shifted, turned and resized at random
+    (:func:`diffusion_codec.metrics.perceptual.seen_otherwise`).
     """
 
     halves: tuple[Literal["encoder", "decoder"], ...] = Field(("encoder", "decoder"), min_length=1)
@@ -233,23 +235,6 @@ class AutoencoderRecipe:
             denoised = self.denoiser.denoise(y + sigma * noise, t, self.config.denoising_steps)
         shown = torch.where(drawn.to(self.device)[:, None, None, None], denoised, y)
         return y + (shown - y).detach()
-
-
-def seen_otherwise(a: Tensor, b: Tensor, drawn: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Two batches of pictures, N x 3 x H x W, under one transformation made of four random numbers in [0, 1).
-
-    Cut by up to STRIDE - 1 pixels above and on the left, turned over the diagonal or not, resized to between 2^-1/2 and
-    2^1/2 of the size. A network of fixed strides has patterns that it hardly sees; a decoder trained by it learns to
-    leave them everywhere, unless the network sees the pictures at other places and sizes, too (E-LPIPS, Kettunen et
-    al., 2019, arXiv 1906.03973).
-    """
-    down, right = (int(u * STRIDE) for u in drawn[:2])
-    both = torch.cat([a, b])[..., down:, right:]
-    if drawn[2] < 0.5:
-        both = both.mT
-    sides = [round(side * 2 ** (drawn[3] - 0.5)) for side in both.shape[-2:]]
-    one, other = F.interpolate(both, size=sides, mode="bilinear", antialias=True).chunk(2)
-    return one, other
 
 
 def adversarial_losses(discriminator: nn.Module, decoded: Tensor, x: Tensor) -> dict[str, Tensor]:
