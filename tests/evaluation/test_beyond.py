@@ -291,6 +291,20 @@ def test_ways_to_work_on_a_large_picture_stand_one_below_the_other(tmp_path: Pat
     assert table.iloc[1, 2:].tolist() == ["0.0998", "23.00", "0.3000", "0.0498", "21.00", "0.5000"]
 
 
+def test_what_refining_changes_is_told_by_steps(tmp_path: Path) -> None:
+    path = tmp_path / "refinement.csv"
+    path.write_text(
+        "dataset,backbone,fingerprint,rate,steps,bpp,psnr,ms-ssim,lpips-alex,lpips-squeeze,dists,seconds,images\n"
+        "kodak,mini,a,0.1,0,0.0980,23.5,0.84,0.2,0.1,0.15,0.0,24\nkodak,mini,a,0.1,40,0.0979,24.0,0.85,0.16,0.08,0.12,99.6,24\n"
+        "kodak,small,b,0.1,0,0.0980,23.5,0.84,0.3,0.1,0.15,0.0,24\n"
+    )
+    table = beyond.refinement_table(path)
+    assert table["seconds to refine"].tolist() == ["–", "100", "–"]
+    assert table.iloc[1, :4].tolist() == ["mini", 40, "0.0979", "24.00"]
+    shares = beyond.refined_shares(path, 0.1, "mini", {"avif": 0.4})
+    assert shares == pytest.approx({"before": 0.8, "avif": 0.4})
+
+
 def test_realism_of_weights_stands_side_by_side() -> None:
     stored = repository_root() / "data/results/kodak_realism.csv"
     codecs = ["dfc-mini", "dfc-mini:paper-2024", "dfc-mini@0"]

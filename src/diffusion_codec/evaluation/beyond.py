@@ -10,6 +10,14 @@ from diffusion_codec.evaluation.findings import LABELS, Sentence, number
 
 COLUMNS: Mapping[str, int] = {"psnr": 1, "lpips-alex": -1}
 """Measures of the tables, and 1 where more is better."""
+REFINED: Mapping[str, str] = {
+    "psnr": "{:.2f}",
+    "ms-ssim": "{:.4f}",
+    "lpips-alex": "{:.4f}",
+    "dists": "{:.4f}",
+    "lpips-squeeze": "{:.4f}",
+}
+"""Measures of refinement, the one it descends last."""
 BASE = "as here"
 """The variant of the training that the others are compared with."""
 SEEDED = "paper-2025"
@@ -335,6 +343,31 @@ def large_pictures_table(path: Path) -> pd.DataFrame:
             values = wide.xs(rate, level="rate")[name].loc[list(rows.itertuples(index=False, name=None))]
             shown[f"{label} at {rate:g}"] = values.map(form.format).tolist()
     return pd.DataFrame(shown)
+
+
+def refinement_table(path: Path) -> pd.DataFrame:
+    """`refinement.csv` for readers: one row a backbone, rate and number of steps."""
+    table = pd.read_csv(path)
+    shown = {
+        "backbone": table["backbone"],
+        "steps": table["steps"],
+        "bits per pixel": table["bpp"].map("{:.4f}".format),
+    }
+    for name, form in REFINED.items():
+        shown[LABELS[name]] = table[name].map(form.format)
+    shown["seconds to refine"] = table["seconds"].map(lambda value: f"{value:.0f}" if value else "–")
+    return pd.DataFrame(shown)
+
+
+def refined_shares(path: Path, rate: float, backbone: str, rivals: Mapping[str, float]) -> dict[str, float]:
+    """LPIPS (AlexNet) after the most steps of `refinement.csv` over what it was before, and over that of others.
+
+    Args:
+        rivals: name -> LPIPS (AlexNet) at about that rate.
+    """
+    table = pd.read_csv(path).query("backbone == @backbone and rate == @rate").sort_values("steps")
+    before, after = table["lpips-alex"].iloc[0], table["lpips-alex"].iloc[-1]
+    return {"before": after / before, **{name: after / value for name, value in rivals.items()}}
 
 
 def realism_table(path: Path, codecs: Sequence[str]) -> pd.DataFrame:

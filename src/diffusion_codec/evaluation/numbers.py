@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import typer
 
 from diffusion_codec import fetch
@@ -59,7 +60,7 @@ def rows(folder: Path) -> list[Row]:
     results = records.read(folder / "kodak_rd.csv")
     bench = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     house: dict[str, Any] = json.loads((folder / "house.json").read_text(encoding="utf-8"))
-    return [*_quality(results), *_speed(bench), *(Row(**entry) for entry in house["rows"])]
+    return [*_quality(results), _refined(folder), *_speed(bench), *(Row(**entry) for entry in house["rows"])]
 
 
 def _quality(results: Results) -> list[Row]:
@@ -90,6 +91,17 @@ def _quality(results: Results) -> list[Row]:
             "`make results`",
         ),
     ]
+
+
+def _refined(folder: Path) -> Row:
+    table = pd.read_csv(folder / "refinement.csv").query("backbone == 'mini' and rate == @RATE")
+    last = table.loc[table["steps"].idxmax()]
+    return Row(
+        f"Kodak at {RATE:g} bits per pixel, LPIPS (alex), latents refined (`--refine {last['steps']}`)",
+        "lower than not refined",
+        f"{_decimal(last['lpips-alex'])} (at {last['bpp']:.4f})",
+        "`python -m diffusion_codec.evaluation.refinement`",
+    )
 
 
 def of_kodak_size(bench: dict[str, Any]) -> dict[str, Any]:

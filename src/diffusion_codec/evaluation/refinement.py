@@ -59,12 +59,12 @@ def main(
         Path | None, typer.Option(help="Table to write; default: data/results/refinement.csv.")
     ] = None,
     dataset: Annotated[str, typer.Option(help="Evaluation data set.")] = "kodak",
-    backbone: Annotated[list[str], typer.Option(help="Backbones.")] = ["mini", "small"],  # noqa: B006
+    backbone: Annotated[list[str], typer.Option(help="Backbones.")] = ["mini"],  # noqa: B006
     rate: Annotated[list[float], typer.Option(help="Bits per pixel.")] = [0.1],  # noqa: B006
     steps: Annotated[list[int], typer.Option(help="Steps of refinement.")] = [0, 40],  # noqa: B006
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
 ) -> None:
-    """Refine the files of a data set; takes about forty minutes a backbone and rate on two cores."""
+    """Refine the files of a data set; takes about an hour of one core a backbone and rate."""
     target = stored("refinement.csv", out, whole=dataset == "kodak")
     pictures = datasets.load(dataset)
     rows = [row for name in backbone for row in compare(name, pictures, rate, steps, device)]
