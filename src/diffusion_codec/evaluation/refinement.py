@@ -65,7 +65,8 @@ def main(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
 ) -> None:
     """Refine the files of a data set; takes about an hour of one core a backbone and rate."""
-    target = stored("refinement.csv", out, whole=dataset == "kodak")
+    whole = (dataset, backbone, rate, steps) == ("kodak", ["mini"], [0.1], [0, 40])
+    target = stored("refinement.csv", out, whole=whole)
     pictures = datasets.load(dataset)
     rows = [row for name in backbone for row in compare(name, pictures, rate, steps, device)]
     keep(means(pd.DataFrame(rows)), pictures, target)
