@@ -281,9 +281,8 @@ class Codec:
             dither_seed = 0
         with watch.stage("parameters"):
             y = analysis.y
-            alpha, beta, t = self.p_phi(
-                y, torch.tensor([lambda_of(quality)], dtype=torch.float32, device=y.device)
-            )
+            lambda_ = torch.tensor([lambda_of(quality)], dtype=torch.float32, device=y.device)
+            alpha, beta, t = self.p_phi(y, lambda_)
             a, b = quantization.alpha_to_index(alpha), quantization.beta_to_index(beta)
             timestep = t.round().clamp(0, bitstream.MAX_TIMESTEP)
             header = Header(

@@ -299,7 +299,7 @@ def test_what_refining_changes_is_told_by_steps(tmp_path: Path) -> None:
         "kodak,small,b,0.1,0,0.0980,23.5,0.84,0.3,0.1,0.15,0.0,24\n"
     )
     table = beyond.refinement_table(path)
-    assert table["seconds to refine"].tolist() == ["–", "100", "–"]
+    assert table["seconds"].tolist() == ["–", "100", "–"]
     assert table.iloc[1, :4].tolist() == ["mini", 40, "0.0979", "24.00"]
     shares = beyond.refined_shares(path, 0.1, "mini", {"avif": 0.4})
     assert shares == pytest.approx({"before": 0.8, "avif": 0.4})

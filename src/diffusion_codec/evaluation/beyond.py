@@ -12,7 +12,6 @@ COLUMNS: Mapping[str, int] = {"psnr": 1, "lpips-alex": -1}
 """Measures of the tables, and 1 where more is better."""
 REFINED: Mapping[str, str] = {
     "psnr": "{:.2f}",
-    "ms-ssim": "{:.4f}",
     "lpips-alex": "{:.4f}",
     "dists": "{:.4f}",
     "lpips-squeeze": "{:.4f}",
@@ -351,11 +350,11 @@ def refinement_table(path: Path) -> pd.DataFrame:
     shown = {
         "backbone": table["backbone"],
         "steps": table["steps"],
-        "bits per pixel": table["bpp"].map("{:.4f}".format),
+        "bpp": table["bpp"].map("{:.4f}".format),
     }
     for name, form in REFINED.items():
         shown[LABELS[name]] = table[name].map(form.format)
-    shown["seconds to refine"] = table["seconds"].map(lambda value: f"{value:.0f}" if value else "–")
+    shown["seconds"] = table["seconds"].map(lambda value: f"{value:.0f}" if value else "–")
     return pd.DataFrame(shown)
 
 
