@@ -134,6 +134,14 @@ InArgument = Annotated[
 OutArgument = Annotated[
     str, typer.Argument(metavar="OUT", help="File to write, or a folder for IN's; - is standard output.")
 ]
+RefineOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Steps of fitting the latent to its picture, in no more bytes; 40 take minutes (extra: evaluation).",
+    ),
+]
 BackboneOption = Annotated[
     str,
     typer.Option(metavar="NAME|FOLDER", help="Diffusion model: a name or a diffusers folder."),
@@ -207,14 +215,7 @@ def compress(
     max_bytes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="The best quality within N bytes.")
     ] = None,
-    refine: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Steps of fitting the latent to this picture, in no more bytes: 40 help much and take minutes.",
-        ),
-    ] = None,
+    refine: RefineOption = None,
     backbone: BackboneOption = "mini",
     codec_weights: WeightsOption = "default",
     device: DeviceOption = "cpu",

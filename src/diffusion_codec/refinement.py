@@ -76,8 +76,8 @@ def refine(
 ) -> Compressed:
     """``compressed``, a file of ``pixels`` made by ``codec``, with its latent refined in ``steps`` steps.
 
-    A step takes about twice as long as decoding the file. Tens of them are worth their time; what they are worth is
-    in data/results/refinement.csv. The file is made for decoding in :data:`diffusion_codec.codec.DEFAULT_STEPS` steps.
+    What steps are worth, and the seconds they take, is in data/results/refinement.csv. The file is made for decoding
+    in :data:`diffusion_codec.codec.DEFAULT_STEPS` steps.
 
     Args:
         pixels: uint8 (H, W, 3).

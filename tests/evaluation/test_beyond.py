@@ -301,8 +301,9 @@ def test_what_refining_changes_is_told_by_steps(tmp_path: Path) -> None:
     table = beyond.refinement_table(path)
     assert table["seconds"].tolist() == ["–", "100", "–"]
     assert table.iloc[1, :4].tolist() == ["mini", 40, "0.0979", "24.00"]
-    shares = beyond.refined_shares(path, 0.1, "mini", {"avif": 0.4})
-    assert shares == pytest.approx({"before": 0.8, "avif": 0.4})
+    kept, compared = beyond.refined(path, 0.1, "mini", {"vvc": 0.2, "avif": 0.4, "jpeg": 0.8})
+    assert (str(kept), str(compared)) == ("80.0 %", "40.0 % of AVIF's, 80.0 % of VVC's")
+    assert str(beyond.refined(path, 0.1, "mini", {})[1]) == "not compared"
 
 
 def test_realism_of_weights_stands_side_by_side() -> None:

@@ -17,6 +17,8 @@ REFINED: Mapping[str, str] = {
     "lpips-squeeze": "{:.4f}",
 }
 """Measures of refinement, the one it descends last."""
+COMPARED = ("avif", "jpeg2000", "vvc")
+"""Codecs that refined files are told against."""
 BASE = "as here"
 """The variant of the training that the others are compared with."""
 SEEDED = "paper-2025"
@@ -358,15 +360,20 @@ def refinement_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def refined_shares(path: Path, rate: float, backbone: str, rivals: Mapping[str, float]) -> dict[str, float]:
-    """LPIPS (AlexNet) after the most steps of `refinement.csv` over what it was before, and over that of others.
+def refined(path: Path, rate: float, backbone: str, rivals: Mapping[str, float]) -> tuple[Sentence, Sentence]:
+    """LPIPS (AlexNet) after the most steps of `refinement.csv`: its share of what it was before, and of others'.
 
     Args:
-        rivals: name -> LPIPS (AlexNet) at about that rate.
+        rivals: codec -> LPIPS (AlexNet) at that rate; :data:`COMPARED` says which are named, of those that are there.
     """
     table = pd.read_csv(path).query("backbone == @backbone and rate == @rate").sort_values("steps")
     before, after = table["lpips-alex"].iloc[0], table["lpips-alex"].iloc[-1]
-    return {"before": after / before, **{name: after / value for name, value in rivals.items()}}
+    named = [
+        f"{number(100 * after / rivals[name], '.1f')} % of {LABELS[name]}'s"
+        for name in COMPARED
+        if name in rivals
+    ]
+    return Sentence(f"{number(100 * after / before, '.1f')} %"), Sentence(", ".join(named) or "not compared")
 
 
 def realism_table(path: Path, codecs: Sequence[str]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """What refinement by the encoder is worth: `python -m diffusion_codec.evaluation.refinement`.
 
-Files of a data set before and after :func:`diffusion_codec.refinement.refine`, no larger than they were, by measures
-that it does not see (PSNR, MS-SSIM, LPIPS of AlexNet, DISTS) and by the one it descends, LPIPS of SqueezeNet.
+Files of a data set before and after :func:`diffusion_codec.refinement.refine`, no larger than they were. It descends L1
+and LPIPS of SqueezeNet; MS-SSIM, LPIPS of AlexNet and DISTS take no part, PSNR by way of L1.
 """
 
 from collections.abc import Iterator, Sequence

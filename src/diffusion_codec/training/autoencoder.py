@@ -214,10 +214,9 @@ class AutoencoderRecipe:
         if self.perceptual is not None:
             pair = decoded, x
             if config.perceptual_ensemble:
-                drawn = torch.rand(len(x), 4, generator=generator)[
-                    0
-                ]  # with the batch first, used for all of it
-                pair = seen_otherwise(decoded, x, drawn.tolist())
+                # drawn with the batch first, the first row used for all of it
+                drawn = torch.rand(len(x), 4, generator=generator)
+                pair = seen_otherwise(decoded, x, drawn[0].tolist())
             terms["perceptual"] = self.perceptual(*pair).float().mean()
         if config.adversarial_weight:
             terms |= adversarial_losses(self.model.discriminator, decoded, x)
