@@ -299,7 +299,7 @@ def test_what_refining_changes_is_told_by_steps(tmp_path: Path) -> None:
         "kodak,small,b,0.1,0,0.0980,23.5,0.84,0.3,0.1,0.15,0.0,24\n"
     )
     table = beyond.refinement_table(path)
-    assert table["seconds"].tolist() == ["–", "100", "–"]
+    assert table["s"].tolist() == ["–", "100", "–"]
     assert table.iloc[1, :4].tolist() == ["mini", 40, "0.0979", "24.00"]
     kept, compared = beyond.refined(path, 0.1, "mini", {"vvc": 0.2, "avif": 0.4, "jpeg": 0.8})
     assert (str(kept), str(compared)) == ("80.0 %", "40.0 % of AVIF's, 80.0 % of VVC's")

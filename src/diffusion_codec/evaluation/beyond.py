@@ -356,7 +356,7 @@ def refinement_table(path: Path) -> pd.DataFrame:
     }
     for name, form in REFINED.items():
         shown[LABELS[name]] = table[name].map(form.format)
-    shown["seconds"] = table["seconds"].map(lambda value: f"{value:.0f}" if value else "–")
+    shown["s"] = table["seconds"].map(lambda value: f"{value:.0f}" if value else "–")
     return pd.DataFrame(shown)
 
 
