@@ -78,12 +78,25 @@ def test_fills_what_is_allowed(mini: Codec) -> None:
     assert len(plain.data) < len(more.data) <= 480
 
 
-def test_a_size_out_of_reach_leaves_the_file_as_it_was(mini: Codec) -> None:
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_size_out_of_reach_leaves_the_file_as_it_was(mini: Codec, steps: int) -> None:
     pixels = picture(96, 96)
-    plain = mini.compress(pixels, 30)
+    plain = mini.compress(pixels, 60)
     told: list[int] = []
-    assert refine(mini, pixels, plain, 2, max_bytes=1, tell=told.append) is plain
-    assert told == [1, 2, 3]  # half as many again, and no more
+    assert refine(mini, pixels, plain, steps, max_bytes=len(plain.data) // 6, tell=told.append) is plain
+    assert told == list(range(1, steps + 2))  # half as many again, and no more
+    assert refine(mini, pixels, plain, steps, max_bytes=1, tell=told.append) is plain
+    assert len(told) == steps + 1  # less than a header takes is not tried
+
+
+def test_a_grey_picture_is_refined_as_it_will_be_shown(tiny: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.repeat(picture(64, 80)[..., :1], 3, -1)
+    task = refinement._Picture(tiny, pixels, tiny.compress(pixels, 50, grayscale=True).data)
+    shown: list[torch.Tensor] = []
+    monkeypatch.setattr(task, "_difference", lambda x, x_hat: shown.append(x_hat.detach()) or x_hat.sum())
+    task.distortion(task.z.round())
+    assert shown
+    assert all(torch.equal(x_hat, x_hat[:, :1].expand_as(x_hat)) for x_hat in shown)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 24), (65, 17)])

@@ -30,6 +30,8 @@ DEFAULT_STEPS = 3
 FIDELITY_STEPS = 10
 """Steps of the realistic end of the dial."""
 
+LUMA = (0.299, 0.587, 0.114)
+"""Of red, green and blue in a grey picture (BT.601)."""
 SIZE_TOLERANCE = 0.005
 QUALITY_TOLERANCE = 0.02
 
@@ -414,7 +416,7 @@ def _to_pixels(levels: Tensor, height: int, width: int) -> np.ndarray:
 
 def _to_gray(pixels: np.ndarray) -> np.ndarray:
     """Luma of BT.601 in all three channels."""
-    luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    luma = np.rint(pixels @ np.array(LUMA)).astype(np.uint8)
     return np.repeat(luma[..., None], 3, -1)
 
 

@@ -20,6 +20,13 @@ def to_pixels(x: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
+def to_pixels_like(x: Tensor, original: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(1, 3, H', W') -> uint8 (H, W, 3) of the original, cut at the end of both: decoders make whole blocks of 8."""
+    height, width = original.shape[:2]
+    pixels: NDArray[np.uint8] = to_pixels(x)[0, :height, :width]
+    return pixels
+
+
 def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
     """SHA-256 of a picture's shape and levels, whatever file they came in."""
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()

@@ -26,6 +26,7 @@ from diffusion_codec.backbone import STRIDE
 from diffusion_codec.bitstream import Header
 from diffusion_codec.codec import (
     DEFAULT_STEPS,
+    LUMA,
     Codec,
     Compressed,
     Stopwatch,
@@ -47,8 +48,10 @@ FIRST_PRICE = 2.0
 """Distortion a bit per pixel is worth at first: about its slope at 0.1 bits per pixel."""
 PULL, LEAD = 120.0, 5.0
 """How the logarithm of the price follows the relative error of the rate: by how much in all steps, and steps ahead."""
-HASTE = 1.5
-"""What the price is multiplied by, besides, in every step beyond those asked for."""
+FARTHEST = 14.0
+"""The logarithm of the price stays this near to zero."""
+HASTE = 0.4
+"""What is added to the logarithm, besides, in every step beyond those asked for."""
 TILE = 48
 """Latent positions a side of what is decoded at once, about."""
 LEAST = 128
@@ -126,6 +129,7 @@ class _Picture:
             )
         self.z = in_steps(y, self.header)
         self.x = to_signed(pixels).to(self.backbone.device)
+        self.luma = torch.tensor(LUMA, device=self.x.device)[:, None, None]
         self.area = self.header.height * self.header.width
         self.side = side_information(self.header)
         self.entropy = copy.deepcopy(codec.weights.latent_coder.model).float()
@@ -140,7 +144,9 @@ class _Picture:
         """Integers (4, h, w) and their file of at most ``allowed`` bytes; None if none was found."""
         z = self.z.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=LEARNING_RATE)
-        wanted, price, error_before = 8 * (allowed - self.overhead), FIRST_PRICE, 0.0
+        wanted, log_price, error_before = 8 * (allowed - self.overhead), math.log(FIRST_PRICE), 0.0
+        if wanted <= 0:
+            return None
         for step in range(1, math.ceil((1 + EXTRA) * steps) + 1):
             tell(step)
             left = 1 - 0.9 * step / steps if step <= steps else 0.5
@@ -148,11 +154,10 @@ class _Picture:
             optimizer.zero_grad()
             z_hat = round_straight_through(z)
             bits = self.bits(z_hat)
-            torch.autograd.backward(self.distortion(z_hat) + price * bits / self.area)
+            torch.autograd.backward(self.distortion(z_hat) + math.exp(log_price) * bits / self.area)
             error = bits.item() / wanted - 1
-            price *= math.exp(PULL / steps * (error + LEAD * (error - error_before)))
-            if step > steps:
-                price *= HASTE
+            growth = PULL / steps * (error + LEAD * (error - error_before)) + HASTE * (step > steps)
+            log_price = max(-FARTHEST, min(log_price + growth, FARTHEST))
             error_before = error
             optimizer.step()
             if step >= steps:
@@ -176,6 +181,8 @@ class _Picture:
             x = self.x[..., _pixels(rows), _pixels(columns)]
             y_0 = self.backbone.denoise(leaf[..., rows, columns], t, DEFAULT_STEPS)
             x_hat = self.backbone.decode(y_0)[..., : x.shape[-2], : x.shape[-1]]
+            if self.header.grayscale:  # as it will be shown
+                x_hat = (x_hat * self.luma).sum(1, keepdim=True).expand_as(x_hat)
             part = x.shape[-2] * x.shape[-1] / self.area
             torch.autograd.backward(SCALE * part * self._difference(x, x_hat))
         assert leaf.grad is not None

@@ -71,6 +71,21 @@ def test_the_key_follows_code_parameters_package_and_upstream_but_not_prose(proj
     assert all(changed_key(project, name) != both[name] for name in project.notebooks)
 
 
+def test_the_key_follows_the_files_and_folders_that_parameters_name(project: Project, tmp_path: Path) -> None:
+    album = tmp_path / "album of mine"
+    album.mkdir()
+    votes = project.root / "votes.csv"
+    votes.write_text("a\n")
+    request = Request(overrides={"bitrates": ["votes.csv", "x" * 300, ""], "name": str(album)})
+    before = changed_key(project, "01_sums", request)
+    assert changed_key(project, "01_sums", request) == before
+    votes.write_text("b\n")
+    after = changed_key(project, "01_sums", request)
+    assert after != before
+    (album / "one.png").write_bytes(b"picture")
+    assert changed_key(project, "01_sums", request) != after
+
+
 def test_caches_of_python_do_not_change_the_key(project: Project) -> None:
     before = project.key("01_sums", Request())
     (project.root / "src" / "__pycache__").mkdir()

@@ -84,6 +84,27 @@ def test_orientation_is_applied(tmp_path):
     assert np.array_equal(turned, np.rot90(pixels, -1))
 
 
+def test_a_folder_is_a_data_set(sample, tmp_path, monkeypatch):
+    album = tmp_path / "kodak"
+    (album / "inner").mkdir(parents=True)
+    for name in ("inner/one.png", "two.PNG", "._two.png"):
+        Image.fromarray(sample[0].pixels()[:16, :24]).save(album / name, "PNG")
+    (album / "notes.txt").write_text("no photograph")
+    found = datasets.load(str(album))
+    assert ([item.id for item in found], found.name) == (["one", "two"], "kodak/")
+    assert datasets.load(str(album), 1).name == "kodak/[:1]"
+    assert datasets.listed(str(album)) is None
+    monkeypatch.chdir(tmp_path)
+    assert datasets.load("kodak/").sha256 == datasets.load("./kodak").sha256 == found.sha256
+
+    def locate(name):
+        raise MissingDataError(f"{name} of the manifest")
+
+    monkeypatch.setattr(fetch, "locate", locate)
+    with pytest.raises(MissingDataError, match="kodak of the manifest"):
+        datasets.load("kodak")
+
+
 def test_rows_of_the_hub_need_no_files(sample):
     import datasets as hub
 
@@ -100,6 +121,8 @@ def test_rows_of_the_hub_need_no_files(sample):
 def test_errors_name_what_was_wrong(tmp_path):
     with pytest.raises(BadInputError, match="kodak"):
         datasets.load("kodac")
+    with pytest.raises(MissingDataError, match="no image"):
+        datasets.load_or_sample(f"{tmp_path}")
     with pytest.raises(MissingDataError, match="not a folder"):
         datasets.photographs(tmp_path / "absent")
     with pytest.raises(MissingDataError, match="no image"):

@@ -203,3 +203,4 @@ def test_parts_of_data_sets_are_told_in_words() -> None:
     )
     assert findings.data_set("sample[:1]") == "the first of sample"
     assert findings.data_set("sample") == "sample"
+    assert findings.data_set("3 photographs of a.b/[:3]") == "the first 3 photographs of a.b/"

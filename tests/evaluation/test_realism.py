@@ -102,7 +102,8 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_measured(tmp_p
     assert not out.exists()
 
 
-def test_a_part_of_a_data_set_does_not_replace_the_stored_whole():
-    told = CliRunner().invoke(app, ["--dataset", "sample", "--limit", "1"])
+@pytest.mark.parametrize("asked", ["--limit 1", "--codecs jpeg", "--rates 0.1", "--dataset notebooks/"])
+def test_anything_but_the_stored_whole_needs_a_file_of_its_own(asked):
+    told = CliRunner().invoke(app, ["--dataset", "sample", *asked.split()])
     assert told.exit_code == 1
     assert "--out" in told.output

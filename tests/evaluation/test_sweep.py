@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from diffusion_codec import baselines, datasets, fetch, metrics
 from diffusion_codec.errors import BadInputError, MissingDataError
-from diffusion_codec.evaluation import codecs, records
+from diffusion_codec.evaluation import codecs, records, study
 from diffusion_codec.evaluation.__main__ import app
 from diffusion_codec.evaluation.sweep import Grid, sweep_grids
 from tests.evaluation.sweeps import sweep
@@ -314,6 +314,40 @@ def test_a_measurement_of_ones_own_does_not_go_where_the_book_looks():
     refused = CliRunner().invoke(app, ["--dataset", "sample", "--limit", "1"])
     assert refused.exit_code == 1
     assert "name a file with --out" in refused.output
+
+
+def test_a_folder_of_photographs_is_measured(tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    for item in datasets.load("sample", limit=2):
+        Image.fromarray(item.pixels()[:64, :64]).save(album / f"{item.id}.png")
+    asked = ["--dataset", str(album)]
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 1
+    assert "name a file with --out" in refused.output
+    out = tmp_path / "r.csv"
+    few = ["--codecs", "jpeg", "--metrics", "psnr", "--bitrates", "1"]
+    assert CliRunner().invoke(app, [*asked, *few, "--out", str(out)]).exit_code == 0
+    results = records.read(out)
+    assert [results.run(record).dataset for record in results.records] == ["album/"] * 2
+    assert (study.standard(str(album))[0].images, study.stored_path(str(album)).exists()) == (None, False)
+    assert "is unknown" in " ".join(CliRunner().invoke(app, ["--dataset", f"{album}s"]).output.split())
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_damaged_photograph_does_not_lose_the_others(jobs, tmp_path):
+    album, out = tmp_path / "album", tmp_path / "r.csv"
+    album.mkdir()
+    Image.fromarray(datasets.load("sample")[0].pixels()[:64, :64]).save(album / "b.png")
+    (album / "a.png").write_bytes((album / "b.png").read_bytes()[:300])
+    asked = f"--dataset {album} --codecs jpeg --metrics psnr --bitrates 1 --jobs {jobs} --out {out}"
+    done = CliRunner().invoke(app, asked.split())
+    assert done.exit_code == 1
+    damaged, whole = records.read(out).records
+    assert ("a.png cannot be decoded" in damaged.error, damaged.value) == (True, None)
+    assert (whole.image, whole.width, whole.error) == ("b", 64, "")
+    (album / "a.png").write_bytes((album / "b.png").read_bytes())
+    assert "name another file" in CliRunner().invoke(app, asked.split()).output
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "abacus"])

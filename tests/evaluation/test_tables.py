@@ -8,7 +8,16 @@ import pytest
 
 from diffusion_codec import datasets, fetch
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.evaluation import records, seal
+from diffusion_codec.evaluation import (
+    choices,
+    described,
+    entropy_models,
+    other_priors,
+    records,
+    refinement,
+    seal,
+    training_choices,
+)
 from diffusion_codec.evaluation.tables import (
     NotComparableError,
     bd_rate,
@@ -20,6 +29,7 @@ from diffusion_codec.evaluation.tables import (
 from diffusion_codec.files import OutputError
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
+NOWHERE = Path("nowhere")
 
 
 def run(**changed) -> records.Run:
@@ -171,15 +181,15 @@ def test_lower_is_better_turns_the_sign_of_bd_quality():
 def test_where_a_table_goes_is_asked_before_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stored("x.csv", None) == seal.results_folder() / "x.csv"
+    assert stored("x.csv", None, whole=True) == seal.results_folder() / "x.csv"
     assert stored("x.csv", tmp_path / "y.csv", whole=False) == tmp_path / "y.csv"
     with pytest.raises(BadInputError, match="--out"):
         stored("x.csv", None, whole=False)
     with pytest.raises(OutputError, match="does not exist"):
-        stored("x.csv", tmp_path / "nowhere" / "x.csv")
+        stored("x.csv", tmp_path / "nowhere" / "x.csv", whole=True)
     monkeypatch.setattr(fetch, "repository_root", lambda: tmp_path)
     with pytest.raises(BadInputError, match="no clone"):
-        stored("x.csv", None)
+        stored("x.csv", None, whole=True)
 
 
 def test_a_kept_table_says_first_of_which_data_set_it_is(
@@ -190,3 +200,20 @@ def test_a_kept_table_says_first_of_which_data_set_it_is(
     keep(table, pictures, tmp_path / "kept.csv")
     assert (tmp_path / "kept.csv").read_text() == f"dataset,rate\n{pictures.name},0.1\n{pictures.name},0.2\n"
     assert capsys.readouterr().out.split()[:2] == ["dataset", "rate"]
+
+
+@pytest.mark.parametrize(
+    ("main", "asked"),
+    [
+        (choices.main, {"limit": 2}),
+        (described.main, {"runs": NOWHERE, "config": "smoke"}),
+        (entropy_models.main, {"models": NOWHERE, "backbone": "small"}),
+        (other_priors.main, {"runs": NOWHERE, "photos": NOWHERE}),
+        (refinement.main, {"device": "cuda"}),
+        (training_choices.main, {"start": NOWHERE, "runs": NOWHERE, "dataset": "sample"}),
+    ],
+    ids=lambda value: getattr(value, "__module__", "").rpartition(".")[2],
+)
+def test_what_the_book_shows_is_replaced_by_the_same_measurement_only(main, asked):
+    with pytest.raises(BadInputError, match="name a file with --out"):
+        main(**asked)

@@ -60,7 +60,7 @@ def pictures(folder: Path) -> list[Picture]:
 def test_the_explorer_holds_every_number_with_its_file_and_picture(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "print.png")
     original = np.zeros((640, 800, 3), np.uint8)
-    shelf = explorer.Shelf(results(), {"a": original}, pictures(tmp_path), tmp_path)
+    shelf = explorer.Shelf(results(), {"a": lambda: original}, pictures(tmp_path), tmp_path)
     made = explorer.explorer([shelf], [tmp_path / "print.png"], "curves", 0.1)
     assert made._repr_mimebundle_()["text/plain"] == "curves"
     assert ADDRESS.findall(made.markup) == []

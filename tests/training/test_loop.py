@@ -89,6 +89,19 @@ class TwoStages:
         return {"loss": self.model(torch.ones(1, 1)).sum(), "early" if step < 3 else "late": term}
 
 
+def test_a_run_that_is_done_says_so_and_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(TwoStages(), tmp_path)
+    before, said = (tmp_path / "losses.csv").read_bytes(), capsys.readouterr().out
+    train(TwoStages(), tmp_path)
+    assert ("nothing to do" in said, "6 steps already: nothing to do" in capsys.readouterr().out) == (
+        False,
+        True,
+    )
+    assert (tmp_path / "losses.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize("stop", [None, 2, 4])
 def test_curves_keep_the_columns_of_every_stage(stop: int | None, tmp_path: Path) -> None:
     if stop:
@@ -100,6 +113,9 @@ def test_curves_keep_the_columns_of_every_stage(stop: int | None, tmp_path: Path
     assert [row["early"] for row in rows] == ["0.5", "2.0", ""]
     assert [row["late"] for row in rows] == ["", "3.0", "4.5"]
     assert set(run_history(tmp_path)["losses"]) == {"loss", "late"}
+    (tmp_path / "losses.csv").write_text("step,loss\n")
+    with pytest.raises(BadInputError, match=r"has no losses\.csv that says"):
+        run_history(tmp_path)
 
 
 def settings_of(out: Path) -> dict[str, Any]:

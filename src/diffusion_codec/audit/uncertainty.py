@@ -149,7 +149,7 @@ def summary(found: Spread, data: bytes, original: Pixels | None = None) -> dict[
 
 
 def _worst(map_: NDArray[np.float64], count: int = 5, side: int = 6) -> list[dict[str, float | int]]:
-    """Squares of side blocks with the largest mean spread, none touching another: pixels and grey levels."""
+    """Squares of side blocks with the largest mean spread, none over another: pixels and grey levels."""
     side = min(side, *map_.shape)
     sums = np.lib.stride_tricks.sliding_window_view(map_, (side, side)).mean((2, 3)).copy()
     found: list[dict[str, float | int]] = []

@@ -89,11 +89,13 @@ class Project:
     def key(self, notebook: str, request: Request) -> str:
         """SHA-256 of all that decides the notebook's output; equal keys mean that nothing has to run."""
         upstream = self._upstream.get(notebook, [])
+        parameters = self.parameters(notebook, request)
         parts = [
             *code_cells(self.source(notebook)),
-            json.dumps(self.parameters(notebook, request), sort_keys=True, default=str),
+            json.dumps(parameters, sort_keys=True, default=str),
             self._common_key,
             digest_files(self.root, (path for glob in upstream for path in sorted(self.root.glob(glob)))),
+            digest_files(self.root, named_files(self.root, parameters.values())),
         ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -158,12 +160,26 @@ def walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def named_files(root: Path, values: Iterable[Any]) -> Iterator[Path]:
+    """The files that values, or lists of them, name from `root`, and those in the folders they name."""
+    for value in values:
+        if isinstance(value, list):
+            yield from named_files(root, value)
+        elif isinstance(value, str) and value:
+            path = root / value
+            if os.path.isdir(path):  # pathlib's own raises for a text that is too long for a name
+                yield from walk(path)
+            elif os.path.isfile(path):
+                yield path
+
+
 def digest_files(root: Path, files: Iterable[Path]) -> str:
     """SHA-256 over the names and contents of files; those that do not exist count as absent."""
     digest = hashlib.sha256()
     for path in files:
         if path.is_file():
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+            name = path.relative_to(root) if path.is_relative_to(root) else path
+            digest.update(name.as_posix().encode() + b"\0")
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

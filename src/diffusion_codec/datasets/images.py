@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from diffusion_codec import fetch
 from diffusion_codec.errors import BadInputError, MissingDataError
@@ -37,7 +38,7 @@ class ImageItem:
             picture = self._rows[self._index]["image"]
             if picture is not None:
                 return np.array(picture.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BadInputError(f"{self.path or self.id} cannot be decoded: {error}") from error
         raise MissingDataError(f"the photograph {self.id} cannot be had here: only its hash is known")
 

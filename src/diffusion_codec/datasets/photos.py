@@ -1,4 +1,4 @@
-"""Photographs to train on, and the check that nothing is trained on what it is measured on."""
+"""The photographs of a folder, and the check that nothing is trained on what it is measured on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from PIL import Image
 from diffusion_codec import fetch
 from diffusion_codec.datasets.images import ImageDataset, Pixels, from_files
 from diffusion_codec.errors import BadInputError, MissingDataError
-from diffusion_codec.image_io import load_image
+from diffusion_codec.image_io import load_image, picture_suffixes
 from diffusion_codec.pixels import pixels_sha256
 
 THUMBNAIL = 32
@@ -24,13 +24,22 @@ class OverlapError(BadInputError):
 
 
 def photographs(folder: Path) -> ImageDataset:
-    """All images below a folder, for training. Raises MissingDataError."""
+    """The photographs of a folder as a data set, whose name ends in a slash, as no other's does.
+
+    Raises MissingDataError where there are none.
+    """
     if not folder.is_dir():
-        raise MissingDataError(
-            f"{folder} is not a folder; name one that holds photographs (png, jpg, webp, tif)"
-        )
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in fetch.IMAGE_SUFFIXES)
-    return from_files(folder.name, "folder", files)
+        raise MissingDataError(f"{folder} is not a folder; name one that holds photographs")
+    return from_files(f"{folder.resolve().name}/", "a folder", photo_files(folder))
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """What is taken for photographs in a folder and those inside it, in order of path; nothing hidden."""
+    suffixes = picture_suffixes()
+    named = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    return [
+        path for path in named if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,15 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Result file, .csv, .json or .parquet; what it holds is kept. Needed with codecs, rates, metrics or a "
-            "limit of one's own; otherwise data/results/<dataset>_rd.csv"
+            help="Result file, .csv, .json or .parquet; what it holds is kept. Needed with a folder, codecs, rates, "
+            "metrics or a limit of one's own; otherwise data/results/<dataset>_rd.csv"
         ),
     ] = None,
     dataset: Annotated[
-        str, typer.Option(envvar="DATASET", help="Data set: kodak, sample, clic2020-test, ...")
+        str,
+        typer.Option(
+            envvar="DATASET", help="Data set: kodak, sample, clic2020-test, ..., or a folder of photographs"
+        ),
     ] = "kodak",
     codecs: Annotated[
         str | None,
@@ -74,7 +77,8 @@ def evaluate(
         studies, default = _studies(dataset, smoke)
         if codecs or bitrates:
             studies = studies[:1]
-        own = not smoke and bool(codecs or bitrates or metric_names or limit)
+        folder = datasets.checked(dataset) not in datasets.names()
+        own = not smoke and bool(folder or codecs or bitrates or metric_names or limit)
         asked = [_changed(one, limit, bitrates, codecs, metric_names) for one in studies]
         target, journal = _files(out, default, own)
         checked_device(device)

@@ -386,7 +386,7 @@ def main(
 ) -> None:
     """Each open choice of the paper against its most general form, at equal rates (20 minutes of one core)."""
     of_backbone = "" if backbone == "mini" else f"_{Path(backbone).name}"
-    target = stored(f"codec_choices{of_backbone}.csv", out)
+    target = stored(f"codec_choices{of_backbone}.csv", out, whole=(dataset, limit) == ("kodak", 4))
     options = asked(CHOICES, question or [])
     names = {choice.weights for choice in options}
     weights = {

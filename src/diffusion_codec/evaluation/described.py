@@ -26,7 +26,7 @@ from diffusion_codec.errors import in_one_line
 from diffusion_codec.evaluation.codecs import Pixels
 from diffusion_codec.evaluation.tables import keep, stored
 from diffusion_codec.metrics import inception
-from diffusion_codec.pixels import to_pixels, to_signed
+from diffusion_codec.pixels import to_pixels_like, to_signed
 from diffusion_codec.training.configuration import read_config
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.denoiser_study import quantised
@@ -204,7 +204,7 @@ def measure(
             y_hat = quantised(y, quantization.matched_step(t), dither=True)
             for way in ways(reader, other, descriptions[item.id], anothers[item.id]):
                 y_0 = way.of(backbone).denoise(y_hat, t, DEFAULT_STEPS)
-                decoded = to_pixels(backbone.decode(y_0))[0][: pixels.shape[0], : pixels.shape[1]]
+                decoded = to_pixels_like(backbone.decode(y_0), pixels)
                 row = {"image": item.id, "t": timestep, "denoiser": way.denoiser, "told": way.told}
                 row |= {"guidance": way.guidance, "latent_mse": round(float((y_0 - y).square().mean()), 6)}
                 rows.append(row | {m: round(metrics.get(m)(pixels, decoded), 5) for m in MEASURES})
@@ -222,7 +222,8 @@ def main(
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 8,
 ) -> None:
     """Train the denoiser on with descriptions of the pictures and without, and compare what they make of latents."""
-    target = stored("denoisers_described.csv", out, whole=(dataset, limit) == ("kodak", 8))
+    whole = (config, photos, dataset, limit) == ("described", None, "kodak", 8)
+    target = stored("denoisers_described.csv", out, whole=whole)
     settings = read_config("denoiser", config, DenoiserConfig)
     backbone = Backbone.from_pretrained("mini")
     seen, latents = photos_with_latents(photos, settings.photos_limit, backbone, runs / "cache")

@@ -118,7 +118,7 @@ def main(
     ] = True,
 ) -> None:
     """Bits of every entropy model of a folder, from rates of 0.02 bits per pixel up."""
-    target = stored("entropy_models.csv", out, whole=dataset == "kodak")
+    target = stored("entropy_models.csv", out, whole=(dataset, backbone) == ("kodak", "mini"))
     loaded = {path.stem: codec_weights.load(path) for path in sorted(models.glob("*.safetensors"))}
     if not loaded:
         raise typer.BadParameter(f"{models} holds no codec weights")

@@ -70,9 +70,9 @@ def number(value: float, form: str = ".3f") -> Sentence:
 
 def data_set(name: str) -> Sentence:
     """A data set's name for readers: `kodak[:4]` is "the first 4 of kodak"; other words stay."""
-    counted = re.sub(r"(\d+) photographs of ([\w-]+)\[:\1\]", r"the first \1 photographs of \2", name)
+    counted = re.sub(r"(\d+) photographs of ([\w./-]+)\[:\1\]", r"the first \1 photographs of \2", name)
     return Sentence(
-        re.sub(r"([\w-]+)\[:(\d+)\]", r"the first \2 of \1", counted).replace("the first 1 ", "the first ")
+        re.sub(r"([\w./-]+)\[:(\d+)\]", r"the first \2 of \1", counted).replace("the first 1 ", "the first ")
     )
 
 

@@ -19,10 +19,9 @@ from diffusion_codec.backbone import Backbone
 from diffusion_codec.codec import Codec
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import in_one_line
-from diffusion_codec.evaluation.noise import whole_cells
 from diffusion_codec.evaluation.tables import keep, stored
 from diffusion_codec.fetch import locate
-from diffusion_codec.pixels import to_pixels
+from diffusion_codec.pixels import to_pixels_like, to_signed
 from diffusion_codec.training.latents import load_taesd
 
 MEASURES = ("psnr", "lpips-alex")
@@ -52,11 +51,13 @@ def compare(codec: Codec, teacher: AutoencoderTiny, pictures: ImageDataset) -> p
     rows = []
     for item in pictures:
         pixels = item.pixels()
-        x = whole_cells(pixels)
+        x = to_signed(pixels)
         file = codec.compress_to_size(pixels, int(RATE * pixels.shape[0] * pixels.shape[1] / 8)).data
         latents = {OWN: codec.backbone.encode(x), TEACHER: teacher.encode(x).latents}
         for decoder, reader in readers.items():
-            decoded = {latent: to_pixels(reader.backbone.decode(y))[0] for latent, y in latents.items()}
+            decoded = {
+                latent: to_pixels_like(reader.backbone.decode(y), pixels) for latent, y in latents.items()
+            }
             decoded[f"{OWN}, file of {RATE:g}"] = reader.decompress(file).pixels
             for latent, picture in decoded.items():
                 values = {name: metrics.get(name)(pixels, picture) for name in MEASURES}

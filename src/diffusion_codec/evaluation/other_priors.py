@@ -148,7 +148,8 @@ def main(
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
     """Train every prior, and count its bits of the same integers."""
-    target = stored("entropy_models_other.csv", out, whole=(dataset, limit) == ("kodak", 4))
+    whole = (config, photos, dataset, limit) == ("others", None, "kodak", 4)
+    target = stored("entropy_models_other.csv", out, whole=whole)
     settings = read_config("entropy", config, CodecConfig)
     backbone = Backbone.from_pretrained("mini")
     _, seen = photos_with_latents(photos, settings.photos_limit, backbone, runs / "cache")

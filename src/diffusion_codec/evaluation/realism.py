@@ -44,6 +44,7 @@ CODECS = (
 )
 COMPARED = "dfc-mini"
 RATES = (0.05, 0.1, 0.2)
+STANDARD_CODECS, STANDARD_RATES = ",".join(CODECS), ",".join(map(str, RATES))
 FID_RESAMPLES, KID_RESAMPLES = 100, 10_000
 """FID is computed anew for each, KID only weighed anew."""
 MOST_FOR_KID = 10_000
@@ -223,12 +224,12 @@ DISTANCES = {"fid-packaged": _fid, "kid-packaged": _kid}
 @app.command()
 def main(
     dataset: Annotated[
-        str, typer.Option(envvar="DATASET", help="Data set: kodak, coco-val2017-128, ...")
+        str, typer.Option(envvar="DATASET", help="Data set: kodak, coco-val2017-128, ..., or a folder")
     ] = "kodak",
-    codecs: Annotated[str, typer.Option(help="Comma between")] = ",".join(CODECS),
-    rates: Annotated[str, typer.Option("--rates", "--bitrates", help="Bits per pixel")] = ",".join(
-        map(str, RATES)
-    ),
+    codecs: Annotated[str, typer.Option(help="Comma between; others with --out")] = STANDARD_CODECS,
+    rates: Annotated[
+        str, typer.Option("--rates", "--bitrates", help="Bits per pixel; others with --out")
+    ] = STANDARD_RATES,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Only the first images; with --out"),
@@ -243,7 +244,9 @@ def main(
     console = Console(stderr=True)
     try:
         checked_device(device)
-        target = stored(f"{dataset}_realism.csv", out, whole=limit is None)
+        standard = (codecs, rates, limit) == (STANDARD_CODECS, STANDARD_RATES, None)
+        whole = standard and datasets.checked(dataset) in datasets.names()
+        target = stored(f"{dataset}_realism.csv", out, whole=whole)
         images = datasets.load(dataset, limit)
         there, absent = rate_codecs.present(parameters.words(codecs, "codecs"))
         for name in absent:

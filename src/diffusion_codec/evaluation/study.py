@@ -57,7 +57,7 @@ class Study:
         names = parameters.words(codecs, "codecs")
         rate_codecs.check(names)
         return cls(
-            parameters.words([dataset], "dataset", datasets.names())[0],
+            datasets.checked(str(dataset)),
             parameters.limit(images, "images"),
             parameters.numbers(bitrates, "bitrates", high=MAX_BITRATE),
             names,
@@ -73,10 +73,11 @@ def standard(dataset: str) -> tuple[Study, ...]:
     """What the book shows: rate against distortion on all images; steps, costly metrics, a slow encoder on a few.
 
     On Kodak 13 codecs x 5 rates x 24 photographs; how long that takes is in the README. On a data set that is not one
-    of MAIN, the leading codecs on OTHER_IMAGES photographs.
+    of MAIN, the leading codecs on OTHER_IMAGES photographs; on all of a folder.
     """
     if dataset not in MAIN:
-        return (Study(dataset, OTHER_IMAGES, SLOW_BITRATES, SLOW_CODECS, STANDARD_METRICS),)
+        images = OTHER_IMAGES if dataset in datasets.names() else None
+        return (Study(dataset, images, SLOW_BITRATES, SLOW_CODECS, STANDARD_METRICS),)
     return (
         Study(dataset, None, STANDARD_BITRATES, STANDARD_CODECS, STANDARD_METRICS),
         Study(dataset, STEPS_IMAGES, STEPS_BITRATES, steps_codecs("mini", STEPS), STANDARD_METRICS),
@@ -122,8 +123,9 @@ def steps_codecs(backbone: str, steps: Sequence[int]) -> tuple[str, ...]:
 
 
 def stored_path(dataset: str) -> Path:
-    """Where the repository keeps what was measured on a data set."""
-    return fetch.repository_root() / "data" / "results" / f"{dataset}_rd.csv"
+    """Where the repository keeps what was measured on a data set; of a folder there is nothing."""
+    name = dataset if dataset in datasets.names() else "folder"
+    return fetch.repository_root() / "data" / "results" / f"{name}_rd.csv"
 
 
 def stored_sets(kind: str) -> tuple[str, ...]:

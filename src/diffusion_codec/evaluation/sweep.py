@@ -81,9 +81,9 @@ def sweep_grids(
     """Measure grids of points together, image by image, so that no file is made twice; append the numbers to `out`.
 
     What `out` holds already for the same codec version, data set and protocol is not measured again; failures
-    are tried again. A codec that fails on an image gets a row that says why, and the sweep goes on. `run_on` spreads
-    the work over helpers (`helpers.processes`, `helpers.cluster`), which get codecs by name; rows and their order are
-    the same. Raises BadInputError for a result another sweep writes to.
+    are tried again. A codec that fails on an image, or an image that cannot be read, gets a row that says why, and the
+    sweep goes on. `run_on` spreads the work over helpers (`helpers.processes`, `helpers.cluster`), which get codecs by
+    name; rows and their order are the same. Raises BadInputError for a result another sweep writes to.
     """
     wanted = Wanted(dataset, grids)
     run = Run(
@@ -141,6 +141,10 @@ class Wanted:
                     yield point, item.id, metric
 
 
+Picture = Pixels | BadInputError
+"""uint8 H x W x 3, or why it could not be read."""
+
+
 @dataclass(frozen=True)
 class TaskPoint:
     """A codec (by name, with the version and settings it must have) at a rate, and the metrics to measure."""
@@ -163,19 +167,19 @@ class Task:
     run: str
     device: str
     image: str
-    pixels: Callable[[], Pixels] | Pixels
+    pixels: Callable[[], Pixels] | Picture
     points: tuple[TaskPoint, ...]
 
     def loaded(self) -> "Task":
         """The same task with its picture, uint8 H x W x 3."""
-        return replace(self, pixels=self.pixels()) if callable(self.pixels) else self
+        return replace(self, pixels=self.picture)
 
     def failed(self, error: Exception) -> list[Record]:
         """Rows that say why nothing was measured."""
         return [self._base(point).model_copy(update={"error": _words(error)}) for point in self.points]
 
     def _base(self, point: TaskPoint) -> Record:
-        height, width = self.loaded_pixels.shape[:2]
+        height, width = _size(self.picture)
         return Record(
             run=self.run,
             codec=point.codec,
@@ -186,9 +190,9 @@ class Task:
         )
 
     @property
-    def loaded_pixels(self) -> Pixels:
+    def picture(self) -> Picture:
         """The picture, read where it is not in the task."""
-        return self.pixels() if callable(self.pixels) else self.pixels
+        return _read(self.pixels) if callable(self.pixels) else self.pixels
 
 
 Runner = Callable[[Sequence[Task]], Iterator[tuple[Task, list[Record]]]]
@@ -212,13 +216,13 @@ class _Sweep:
     def _here(self) -> None:
         total, count = self._total(), 0
         for place, item in enumerate(self.wanted.items):
-            pixels: Pixels | None = None
+            picture: Picture | None = None
             for point in self.wanted.points(place):
                 missing = self.wanted.missing(point, item.id, self.there)
                 if missing:
-                    pixels = item.pixels() if pixels is None else pixels
+                    picture = _read(item.pixels) if picture is None else picture
                     self.writer.append(
-                        measure_point(point.codec, self.writer.run.id, item.id, pixels, point.rate, missing)
+                        measure_point(point.codec, self.writer.run.id, item.id, picture, point.rate, missing)
                     )
                 count += 1
                 if self.progress is not None:
@@ -272,6 +276,7 @@ def measure_task(task: Task) -> list[Record]:
     """Measure a task in this process, on one thread, so that every helper computes the same numbers."""
     torch.set_num_threads(1)
     rows: list[Record] = []
+    picture = task.picture
     # once, not for every point: codecs remember the files they made
     names = list(dict.fromkeys(point.codec for point in task.points))
     codecs = {codec.name: codec for codec in get_codecs(names, task.device)}
@@ -284,7 +289,7 @@ def measure_task(task: Task) -> list[Record]:
             rows += replace(task, points=(point,)).failed(error)
             continue
         chosen = [metrics.get(name) for name in point.metrics]
-        rows += measure_point(codec, task.run, task.image, task.loaded_pixels, point.rate, chosen)
+        rows += measure_point(codec, task.run, task.image, picture, point.rate, chosen)
     return rows
 
 
@@ -292,21 +297,36 @@ def measure_point(
     codec: RateCodec,
     run: str,
     image: str,
-    pixels: Pixels,
+    picture: Picture,
     rate: float | None,
     wanted: Sequence[metrics.Metric],
 ) -> list[Record]:
-    """The rows of one codec on one image at one rate; one row that says why where the codec fails."""
-    height, width = pixels.shape[:2]
+    """The rows of one codec on one image at one rate; one row that says why where the codec, or reading, fails."""
+    height, width = _size(picture)
     base = Record(run=run, codec=codec.name, image=image, width=width, height=height, target_bpp=rate)
     started = time.perf_counter()
     try:
-        coded = codec.run(pixels, math.inf if rate is None else rate)
+        if isinstance(picture, BadInputError):
+            raise picture
+        coded = codec.run(picture, math.inf if rate is None else rate)
     except Exception as error:  # whatever a codec does on one image must not lose the others
         logger.warning("%s on %s at %s: %s", codec.name, image, rate, error, exc_info=not _expected(error))
         return [base.model_copy(update={"error": _words(error)})]
     logger.info("%s %s %s: %.1f s", codec.name, image, rate, time.perf_counter() - started)
-    return [_measure(base, coded, pixels, metric) for metric in wanted]
+    return [_measure(base, coded, picture, metric) for metric in wanted]
+
+
+def _read(pixels: Callable[[], Pixels]) -> Picture:
+    """The picture, or what is wrong with it: one that is damaged must not lose the others."""
+    try:
+        return pixels()
+    except BadInputError as error:
+        return error
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    """Height and width; 0 of a picture that could not be read."""
+    return (0, 0) if isinstance(picture, BadInputError) else picture.shape[:2]
 
 
 def _expected(error: Exception) -> bool:

@@ -50,7 +50,7 @@ def chosen(default: Path, out: Path | None, *, whole: bool) -> Path:
     return out or default
 
 
-def stored(name: str, out: Path | None, *, whole: bool = True) -> Path:
+def stored(name: str, out: Path | None, *, whole: bool) -> Path:
     """Where a study writes its table, :func:`chosen` with `data/results/<name>`; asked before it takes its time.
 
     Raises BadInputError, and OutputError for a file that cannot be written.

@@ -301,7 +301,8 @@ def main(
     limit: Annotated[int | None, typer.Option(help="Only the first images.")] = 4,
 ) -> None:
     """Train P_phi in other ways, and compare; each run takes minutes."""
-    target = stored("training_choices.csv", out)
+    whole = (photos, dataset, limit) == (None, "kodak", 4)
+    target = stored("training_choices.csv", out, whole=whole)
     variants = choices.asked(VARIANTS, question or [])
     settings = read_config("codec", config, CodecConfig)
     backbone = Backbone.from_pretrained("mini")

@@ -1,6 +1,6 @@
 """Every stored number of rate and distortion to look up: data set, photograph, metric and codecs are chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ THUMB, PART = 208, 208
 
 @dataclass(frozen=True)
 class Shelf:
-    """What is known of one data set: the numbers, originals by name, and decoded pictures with their folder."""
+    """What is known of one data set: the numbers, what reads each original, and decoded pictures with their folder."""
 
     results: Results
-    originals: Mapping[str, npt.NDArray[np.uint8]]
+    originals: Mapping[str, Callable[[], npt.NDArray[np.uint8]]]
     pictures: Sequence[Picture] = ()
     folder: Path = Path()
 
@@ -93,7 +93,7 @@ def _set(shelf: Shelf) -> dict[str, Any]:
         ],
         "codecs": [_codec(name, records, shelf.results, images, keys) for name in codecs],
         "thumbs": [
-            webp(_small(shelf.originals[name])) if name in shelf.originals else None for name in images
+            webp(_small(shelf.originals[name]())) if name in shelf.originals else None for name in images
         ],
         "crops": {
             f"{images.index(p.image)} {p.codec} {p.target_bpp:g}": webp(

@@ -8,6 +8,7 @@ the same distance.
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,6 +24,7 @@ from diffusion_codec.errors import BadInputError, MissingDataError, how_to_insta
 from diffusion_codec.metrics.backbones import FEATURES
 from diffusion_codec.metrics.trunks import Net, trunk
 
+_IMPORTING = threading.Lock()
 PLACES = 8
 """Pixels by which a picture may be shifted, none included: as many as the stride of the decoders."""
 
@@ -69,7 +71,7 @@ def _importable_torchvision() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _lpips_package() -> Any:
-    with _importable_torchvision():
+    with _IMPORTING, _importable_torchvision():
         try:
             return importlib.import_module("lpips")
         except ImportError as error:

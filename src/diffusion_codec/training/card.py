@@ -13,7 +13,7 @@ from diffusion_codec import codec_weights, metrics
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.pixels import to_pixels, to_signed
+from diffusion_codec.pixels import to_pixels_like, to_signed
 from diffusion_codec.quantization import matched_step
 
 TIMESTEPS = (20, 50, 100, 200, 300, 400)
@@ -42,7 +42,8 @@ def round_trip(backbone: Backbone, dataset: ImageDataset, teacher: Any) -> Round
         x = to_signed(pixels)
         y, y_teacher = backbone.encode(x), teacher.encode(x).latents
         pictures = backbone.decode(y), teacher.decode(y_teacher).sample
-        rows.append([[metrics.get(name)(pixels, to_pixels(d)[0]) for name in MEASURES] for d in pictures])
+        decoded = [to_pixels_like(picture, pixels) for picture in pictures]
+        rows.append([[metrics.get(name)(pixels, d) for name in MEASURES] for d in decoded])
         ours.append(y[0].flatten(1))
         theirs.append(y_teacher[0].flatten(1))
     means = [dict(zip(MEASURES, row, strict=True)) for row in np.mean(rows, 0).tolist()]
@@ -64,7 +65,7 @@ def denoising(backbone: Backbone, dataset: ImageDataset, steps: int = 1) -> list
             y_hat = step * (y / step).round()
             row = []
             for latent in (y_hat, backbone.denoise(y_hat, t, steps)):
-                decoded = to_pixels(backbone.decode(latent))[0]
+                decoded = to_pixels_like(backbone.decode(latent), pixels)
                 row += [metrics.get(name)(pixels, decoded) for name in MEASURES]
             rows.append(row)
         names = (*MEASURES, *(f"denoised {name}" for name in MEASURES))

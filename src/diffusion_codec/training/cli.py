@@ -42,7 +42,7 @@ from diffusion_codec.training.latents import (
     weights_sha256,
 )
 from diffusion_codec.training.loop import train
-from diffusion_codec.training.photos import LatentCrops, load_photos, photo_files
+from diffusion_codec.training.photos import LatentCrops, load_photos
 from diffusion_codec.training.septuplets import SeptupletCropsWithLatents, spread_frames
 
 app = typer.Typer(help="Train the small backbone and the codec's own networks.", no_args_is_help=True)
@@ -70,7 +70,7 @@ StopOption = Annotated[
 def _photos(folder: Path | None, limit: int | None) -> list[Tensor]:
     pixels = load_photos(folder or locate("train-photos").path, limit)
     if folder is not None:
-        there = len(photo_files(folder))
+        there = len(datasets.photo_files(folder))
         typer.echo(f"{len(pixels)} photographs of the {there} in '{folder}' are trained on", err=True)
     return pixels
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion_codec import metrics, quantization
 from diffusion_codec.backbone import Backbone
 from diffusion_codec.datasets import ImageDataset
-from diffusion_codec.pixels import to_pixels, to_signed
+from diffusion_codec.pixels import to_pixels_like, to_signed
 from diffusion_codec.training.card import MEASURES, TIMESTEPS
 from diffusion_codec.training.denoiser import DenoiserConfig, DenoiserRecipe
 from diffusion_codec.training.export import load_denoiser
@@ -68,7 +68,7 @@ def measure(candidates: Candidates, backbone: Backbone, pictures: ImageDataset) 
                 y_hat = quantised(y, quantization.matched_step(t), dither)
                 latents = {"none": y_hat} | {n: b.denoise(y_hat, t, 1) for n, b in candidates.items()}
                 for name, latent in latents.items():
-                    decoded = to_pixels(backbone.decode(latent))[0]
+                    decoded = to_pixels_like(backbone.decode(latent), pixels)
                     row = {"t": timestep, "dither": dither, "denoiser": name}
                     rows.append(row | {m: metrics.get(m)(pixels, decoded) for m in MEASURES})
     keys = ["t", "dither", "denoiser"]

@@ -98,6 +98,10 @@ def export_backbone(
         BadInputError: a run is of another recipe, or a weight is not finite in half precision; nothing is written.
     """
     vae, unet = (_half(part) for part in (load_autoencoder(autoencoder), load_denoiser(denoiser)))
+    runs = {
+        "autoencoder" if len(autoencoder) == 1 else f"autoencoder, {run.name}": run for run in autoencoder
+    }
+    history = {part: run_history(run) for part, run in (runs | {"denoiser": denoiser}).items()}
     vae.save_pretrained(folder / "vae")
     config = folder / "vae" / "config.json"
     # diffusers writes this key and warns when it reads it
@@ -116,17 +120,15 @@ def export_backbone(
     scheduler.save_pretrained(folder / "scheduler")
     (folder / "backbone.json").write_text(json.dumps({"name": name, "latent_space": latent_space}, indent=1))
     save_file({"embedding": torch.zeros(1, 1, 1)}, folder / "empty_prompt.safetensors")
-    runs = {
-        "autoencoder" if len(autoencoder) == 1 else f"autoencoder, {run.name}": run for run in autoencoder
-    }
-    history = {part: run_history(run) for part, run in (runs | {"denoiser": denoiser}).items()}
     (folder / "training.json").write_text(json.dumps(history, indent=1))
 
 
 def run_history(run: Path) -> dict[str, Any]:
     """Configuration, origin, steps done, hours of computing (from the logged speeds) and last losses of a run."""
-    with (run / "losses.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    log = run / "losses.csv"
+    rows = list(csv.DictReader(log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
+    if not rows:
+        raise BadInputError(f"{run} has no losses.csv that says how it was trained: put it back")
     seconds, before = 0.0, 0
     for row in rows:
         seconds += (int(row["step"]) - before) / float(row["steps_per_second"])

@@ -4,6 +4,7 @@ The teacher is TAESD, the published tiny autoencoder of SD-1.x latents: ``mini``
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def cached_latents(
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=fast):
             latents.append(encode(x)[0].half().cpu().contiguous())
     if cache is not None:
-        part = cache.with_suffix(".part")
+        part = cache.with_suffix(f".{os.getpid()}.part")  # of two trainings side by side each writes its own
         cache.parent.mkdir(parents=True, exist_ok=True)
         save_file({f"{i:06d}": y for i, y in enumerate(latents)}, part)
         part.replace(cache)

@@ -327,6 +327,9 @@ def _train(
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, disable=not share.main) as progress:
         task = progress.add_task("training", total=config.steps, completed=state.step, loss="")
+        if state.step >= last:
+            told = f"the run in '{out}' has {state.step} steps already: nothing to do"
+            progress.console.print(told, markup=False, soft_wrap=True)
         while state.step < last:
             losses = _one_step(recipe, state, checkpoint, share)
             if share.main:

@@ -2,7 +2,8 @@
 
 Every random number of a step that has the batch as its first dimension is drawn for the whole batch by every process,
 from the same generator, and each keeps its own rows. Gradients and losses are averaged. So two processes take the very
-steps that one takes on the whole batch; only the order of summation differs, and with it the last digits.
+steps that one takes on the whole batch; only the order of summation differs, and with it the last digits. Losses that
+look at the whole batch are exceptions: the autoencoder's distilling, its discriminator and its perceptual ensemble.
 """
 
 import os

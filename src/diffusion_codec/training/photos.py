@@ -6,18 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion_codec.datasets import assert_disjoint, fingerprint
+from diffusion_codec.datasets import assert_disjoint, fingerprint, photo_files
 from diffusion_codec.errors import BadInputError, MissingDataError
-from diffusion_codec.image_io import load_image, picture_suffixes
+from diffusion_codec.image_io import load_image
 
 LATENT_STRIDE = 8
-
-
-def photo_files(folder: Path) -> list[Path]:
-    """What is taken for photographs in a folder and those inside it, in order of their names; no hidden files."""
-    suffixes = set(picture_suffixes())
-    named = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != ".")
-    return sorted(path for path in named if path.is_file())
 
 
 def load_photos(folder: Path, limit: int | None = None, minimum_side: int = 64) -> list[Tensor]:
