@@ -1,10 +1,11 @@
-# Everything starts here: `make help`. Only git, make and Python 3.11 or newer are assumed.
+# Everything starts here: `make help`. Only git, make and a Python from 3.11.5 to 3.14 are assumed.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
 VENV    := .venv
 BIN     := $(VENV)/bin
+# The tested versions need 3.11.5 or newer; constriction has no wheel for 3.15 yet.
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 # The stamp carries the checksum of what decides the environment, so that time stamps (a fresh checkout) do not.
 LOCKED  := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
@@ -146,10 +147,10 @@ clean:  ## Remove what was built (not .venv)
 
 $(READY):
 	@test -x $(BIN)/python || { for python in $(PYTHONS); do \
-	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "Making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV) && break; \
+	  if $$python -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 15))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV) && break; rm -rf $(VENV); \
 	  fi; done; }
-	@test -x $(BIN)/python || { echo "error: no Python 3.11 or newer among: $(PYTHONS); install one, or make $(VENV) yourself" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "error: no Python from 3.11.5 to 3.14 among: $(PYTHONS); install one, or make $(VENV) yourself" >&2; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	@echo "Installing the tested versions (constraints.txt) ..."
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev]'

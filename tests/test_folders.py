@@ -51,6 +51,12 @@ def test_tasks_are_the_files_with_a_suffix_of_their_kind(album: Path, tmp_path: 
         folders.tasks(album, tmp_path / "out", [".dfc"], ".png")
 
 
+def test_names_that_differ_in_case_alone_do_not_become_one_file(album: Path, tmp_path: Path) -> None:
+    (album / "B.png").write_bytes(b"")
+    found = folders.tasks(album, tmp_path, picture_suffixes(), ".dfc")
+    assert [task.target.name for task in found] == ["B.png.dfc", "a.dfc", "b.JPG.dfc", "c.dfc"]
+
+
 def test_files_of_one_stem_do_not_become_one_file(album: Path, tmp_path: Path) -> None:
     for name in ("a.bmp", "a.bmp.png", "a.bmp.png.webp"):
         (album / name).write_bytes(b"")

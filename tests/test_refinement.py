@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion_codec import bitstream, codec_weights, refinement
-from diffusion_codec.backbone import RunOptions
+from diffusion_codec.backbone import Backbone, RunOptions
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics import perceptual_loss
@@ -154,6 +154,11 @@ def test_what_cannot_be_refined_is_refused(tiny: Codec, monkeypatch: pytest.Monk
     monkeypatch.setattr(tiny.backbone, "run", RunOptions(offload=True))
     with pytest.raises(BadInputError, match="no offload"):
         refine(tiny, pixels, plain, 2)
+    monkeypatch.undo()
+    monkeypatch.setattr(Backbone, "device", torch.device("mps"))
+    with pytest.raises(BadInputError, match="a CPU or a CUDA GPU"):
+        refine(tiny, pixels, plain, 2)
+    assert tiny.backbone.share(8, [(64, 64)]) == 1
     monkeypatch.undo()
     other = dataclasses.replace(tiny.weights, fingerprint=b"none")
     with pytest.raises(BadInputError, match="other codec weights"):

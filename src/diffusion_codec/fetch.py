@@ -164,7 +164,9 @@ def listing_sha256(files: Mapping[str, str]) -> str:
 
 
 def _files_below(folder: Path) -> dict[str, Path]:
+    """Files by their path, without what file managers leave behind."""
     found = (path for path in folder.rglob("*") if path.is_file())
+    found = (path for path in found if path.name != "Thumbs.db" and not path.name.startswith("."))
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 

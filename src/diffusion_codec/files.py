@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock
+
 from diffusion_codec.errors import BadInputError, DiffusionCodecError, LimitExceededError
 
 Source = str | Path | bytes | bytearray | memoryview
@@ -139,6 +141,20 @@ def _write_file(target: Path, data: bytes, force: bool) -> None:
             _name_anew(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def let_go(lock: FileLock) -> None:
+    """Release a lock and remove its file, once nobody in this process holds it any more."""
+    path, last = Path(lock.lock_file), lock.lock_counter == 1
+    if os.name == "nt":  # which removes no file that is open
+        lock.release()
+        if last:
+            with suppress(OSError):
+                path.unlink()
+        return
+    if last:  # first, or another process might be left with a lock on a file without a name
+        path.unlink(missing_ok=True)
+    lock.release()
 
 
 def _replace(temporary: Path, target: Path) -> None:

@@ -57,8 +57,9 @@ def tasks(folder: str | Path, target: str | Path, suffixes: Iterable[str], new_s
         inner = any(path.is_dir() for path in Path(folder).iterdir())
         note = "; folders inside it are not looked into: name one of them" if inner else ""
         raise BadInputError(f"'{folder}' holds no file that ends in {ends}{note}")
-    alike = Counter(name for path in found for name in (path.stem, path.name))
-    names = [path.name if alike[path.stem] > 1 else path.stem for path in found]
+    # many file systems do not tell A from a
+    alike = Counter(name.casefold() for path in found for name in (path.stem, path.name))
+    names = [path.name if alike[path.stem.casefold()] > 1 else path.stem for path in found]
     return [Task(path, Path(target) / (name + new_suffix)) for path, name in zip(found, names, strict=True)]
 
 

@@ -16,14 +16,16 @@ def peak_memory() -> int:
     """The most memory this program ever held, in bytes.
 
     Linux keeps it in /proc; elsewhere it is ``getrusage``'s, which may count what the parent process held before it
-    started this one.
+    started this one. Raises BadInputError on Windows, where all but this works.
     """
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
-        import resource  # not on Windows, where all but this works
-
+        try:
+            import resource
+        except ImportError as error:
+            raise BadInputError("Windows does not say how much memory a program has held") from error
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 

@@ -50,7 +50,7 @@ PULL, LEAD = 120.0, 5.0
 """How the logarithm of the price follows the relative error of the rate: by how much in all steps, and steps ahead."""
 FARTHEST = 14.0
 """The logarithm of the price stays this near to zero."""
-HASTE = 0.4
+HASTE = 0.405
 """What is added to the logarithm, besides, in every step beyond those asked for."""
 TILE = 48
 """Latent positions a side of what is decoded at once, about."""
@@ -99,6 +99,10 @@ def refine(
     if run.offload or run.max_memory is not None:
         raise BadInputError(
             "refinement needs all networks and their gradients at once: no offload, no max_memory"
+        )
+    if codec.backbone.device.type == "mps":
+        raise BadInputError(
+            "refinement works on a CPU or a CUDA GPU: PyTorch has not all of its gradients on Apple's"
         )
     watch = Stopwatch(codec.backbone.device, dict(compressed.seconds))
     allowed = len(compressed.data) if max_bytes is None else max_bytes

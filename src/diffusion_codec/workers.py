@@ -27,7 +27,8 @@ def processes(
     A pool's own processes wait for work for ever when the program that made them is killed; these do not.
     """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, context, _begin, (prepare, arguments))
+    most = 61 if os.name == "nt" else count  # that Windows can wait for
+    return ProcessPoolExecutor(min(count, most), context, _begin, (prepare, arguments))
 
 
 def spread(

@@ -110,6 +110,7 @@ def test_command_fails_where_a_number_left_its_tolerance(house, monkeypatch):
 
 def test_a_tampered_missing_or_unknown_result_is_named(house):
     results = house / "results"
+    (results / ".DS_Store").write_bytes(b"left by a file manager")
     assert seal.verify(results) == 1
     (results / "new.csv").write_text("1")
     with pytest.raises(seal.SealError, match=r"new\.csv has no hash"):

@@ -203,10 +203,11 @@ class Backbone(nn.Module):
     def share(self, wanted: int, sizes: Iterable[tuple[int, int]]) -> int:
         """How many pictures of these sizes (width, height) may be worked on at once: ``wanted`` or fewer, at least 1.
 
-        One with ``offload``, since the networks move. Under ``max_memory`` as many as have room for the largest picture
-        and the smallest tiles; from here on each of them is given an equal part of that memory.
+        One with ``offload``, since the networks move, and on Apple's GPU, which PyTorch lets one thread use. Under
+        ``max_memory`` as many as have room for the largest picture and the smallest tiles; from here on each of them is
+        given an equal part of that memory.
         """
-        if self.run.offload:
+        if self.run.offload or self.device.type == "mps":
             return 1
         if self.run.max_memory is None:
             return wanted

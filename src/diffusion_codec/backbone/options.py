@@ -67,10 +67,14 @@ def run_options(
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` is a CPU with instructions for products of bfloat16 (AVX-512 BF16, AMX, ARM BF16)."""
+    """Whether ``device`` is a CPU with instructions for products of bfloat16, and oneDNN, which uses them.
+
+    They are AVX-512 BF16, AMX and ARM BF16.
+    """
     if device.type != "cpu":
         return False
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    there = hasattr(torch.cpu, "get_capabilities") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    known = torch.cpu.get_capabilities() if there else {}
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

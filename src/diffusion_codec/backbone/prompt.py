@@ -7,6 +7,7 @@ the cache holds, both by the hash of text encoder and tokenizer. Only where all 
 
 import hashlib
 import json
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from diffusion_codec.backbone import sources
 from diffusion_codec.backbone.layout import weights_file
 from diffusion_codec.backbone.sources import Source
 from diffusion_codec.errors import BadInputError, MissingDataError, how_to_install
-from diffusion_codec.files import write_atomically
+from diffusion_codec.files import OutputError, write_atomically
 
 FILE = "empty_prompt.safetensors"
 TEXT_WEIGHTS = "model"
@@ -45,7 +46,8 @@ def load(source: Source) -> Tensor:
             return read(path)
     _text_classes()  # without them nothing is fetched
     embedding = compute(source.text_encoder())
-    write(kept, embedding, key)
+    with suppress(OSError, OutputError):  # it is computed anew next time
+        write(kept, embedding, key)
     return embedding
 
 

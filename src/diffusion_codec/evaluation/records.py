@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, field_validator
 from diffusion_codec import fetch
 from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, MissingDataError
-from diffusion_codec.files import OutputError, write_atomically
+from diffusion_codec.files import OutputError, let_go, write_atomically
 
 PACKAGES = (
     "diffusion-codec",
@@ -218,9 +218,7 @@ def only_writer(path: Path) -> Iterator[None]:
             _repair(path)
         yield
     finally:
-        if lock.lock_counter == 1:
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        let_go(lock)
 
 
 def _repair(path: Path) -> None:
@@ -251,7 +249,7 @@ class Writer:
             self._described = True
         lines = "".join(_line(_cells(record)) for record in records)
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())

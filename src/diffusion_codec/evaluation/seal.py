@@ -29,7 +29,12 @@ def results_folder() -> Path:
 
 def _files(folder: Path) -> dict[str, Path]:
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path for name, path in sorted(found.items()) if name != SUMS and not name.endswith(".lock")}
+    aside = (SUMS, "Thumbs.db")
+    return {
+        name: path
+        for name, path in sorted(found.items())
+        if path.name not in aside and not path.name.startswith(".") and path.suffix != ".lock"
+    }
 
 
 def write(folder: Path) -> int:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion_codec import fetch
+from diffusion_codec._download import writing
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.metrics.backbones import FEATURES
 
@@ -53,8 +54,7 @@ def trunk(net: Net, store: fetch.Store | None = None) -> Trunk:
         return _checked(net, name, _read(net, located.path), located.origin, store)
     if kept.exists():
         return _checked(net, name, load_file(kept), "cache", store)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{kept}.lock"):  # one process fetches, the others find what it kept
+    with writing(kept), FileLock(f"{kept}.lock"):  # one process fetches, the others find what it kept
         if kept.exists():
             return _checked(net, name, load_file(kept), "cache", store)
         located = store.locate(name)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from diffusion_codec.backbone.options import trains_in_bfloat16
 from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, DiffusionCodecError
-from diffusion_codec.files import OutputError, write_atomically
+from diffusion_codec.files import OutputError, let_go, write_atomically
 from diffusion_codec.training import parallel
 from diffusion_codec.training.parallel import Share
 
@@ -276,8 +276,7 @@ def only_trainer(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        let_go(lock)
 
 
 def train(

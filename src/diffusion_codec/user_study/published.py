@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from diffusion_codec.closed import Closed
 from diffusion_codec.errors import BadInputError, MissingDataError
-from diffusion_codec.fetch import repository_root
+from diffusion_codec.fetch import in_clone, repository_root
 from diffusion_codec.user_study.design import describe
 
 BY_RATER, BY_IMAGE = "hific_votes_by_rater.csv", "hific_votes_by_image.csv"
@@ -19,7 +19,11 @@ SETTINGS, METRICS, PAPER = "hific_settings.csv", "hific_metrics.csv", "user_stud
 
 
 def folder() -> Path:
-    """`data/published` of the repository."""
+    """`data/published` of the repository. Raises MissingDataError outside a clone, which alone has it."""
+    if not in_clone():
+        raise MissingDataError(
+            "the facts of others are in data/published/ of a clone of the project, not in a wheel"
+        )
     return repository_root() / "data" / "published"
 
 

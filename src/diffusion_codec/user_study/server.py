@@ -15,6 +15,7 @@ at most 2 KiB.
 
 import json
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -198,7 +199,8 @@ def serve(
     app = application(folder, (*LOCAL_HOSTS, *hosts), max_sessions)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it would let two programs have one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except (OSError, OverflowError) as error:

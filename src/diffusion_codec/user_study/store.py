@@ -21,10 +21,10 @@ from diffusion_codec.user_study.design import Sessions, Study
 FILE = "votes.sqlite"
 MAX_SECONDS = 86_400.0
 _SCHEMA = """
-CREATE TABLE study (id TEXT NOT NULL) STRICT;
+CREATE TABLE study (id TEXT NOT NULL);
 CREATE TABLE session (
   number INTEGER PRIMARY KEY, rater TEXT NOT NULL, token_hash TEXT NOT NULL UNIQUE
-) STRICT;
+);
 CREATE TABLE vote (
   session INTEGER NOT NULL REFERENCES session (number) ON DELETE CASCADE,
   trial INTEGER NOT NULL,
@@ -32,7 +32,7 @@ CREATE TABLE vote (
   seconds REAL NOT NULL,
   answered TEXT NOT NULL,
   PRIMARY KEY (session, trial)
-) STRICT;
+);
 """
 
 
