@@ -40,10 +40,7 @@ def evaluate(
         ),
     ] = None,
     dataset: Annotated[
-        str,
-        typer.Option(
-            envvar="DATASET", help="Data set: kodak, sample, clic2020-test, ..., or a folder of photographs"
-        ),
+        str, typer.Option(envvar="DATASET", help="Data set: kodak, sample, ..., or a folder of photographs")
     ] = "kodak",
     codecs: Annotated[
         str | None,
