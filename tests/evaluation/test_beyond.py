@@ -528,3 +528,19 @@ def test_the_sets_of_weights_meet_where_the_book_says() -> None:
         assert (lpips.loc[0.2:0.3] > 0.99).all()
         assert (psnr.loc[0.2:0.3].abs() < 0.1).all()
         assert (lpips.loc[:0.1] < 0.97).all()
+
+
+def test_a_little_rate_is_worth_what_the_curve_says() -> None:
+    table = pd.DataFrame(
+        {
+            "question": ["base", "gamma", "side information"],
+            "rate": 0.1,
+            "bpp at 0.1": [0.1, 0.102, 0.08],
+        }
+    )
+    curve = pd.DataFrame(
+        {"codec": "dfc-mini", "metric": "lpips-alex", "bpp": [0.05, 0.1, 0.2], "value": [0.3, 0.2, 0.1]}
+    )
+    apart, worth = beyond.rate_slack(table, curve)
+    assert apart == pytest.approx(0.02)
+    assert worth == pytest.approx(0.002)

@@ -1,4 +1,4 @@
-"""Operations counted by hand, and the bill of a large sweep."""
+"""Operations counted by hand."""
 
 import pytest
 import torch
@@ -21,9 +21,3 @@ def test_parts_and_their_growth(tmp_path):
     assert two.loc["denoiser ε_θ, 2 steps", "GMAC"] == pytest.approx(
         2 * small.loc["denoiser ε_θ, 1 steps", "GMAC"], rel=0.05
     )
-
-
-def test_bill():
-    table = complexity.bill(3.0, images=100, codecs=12, rates=8)
-    assert list(table["points"]) == [9600] * 3
-    assert table["days"].to_list() == pytest.approx([9600 * 3 / 86400 / n for n in (1, 8, 64)])

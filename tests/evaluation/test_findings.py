@@ -50,6 +50,21 @@ def test_one_codec_as_per_cent_of_another():
     assert str(found).startswith("51 % of AVIF's")
 
 
+def test_a_rival_of_smaller_files_is_read_off_its_curve_at_our_rate():
+    some = results(dfc=(0.1, 0.1), vvc=(0.4, 0.2))
+    some.records[:] = [
+        r.model_copy(update={"bpp": 0.9 * r.bpp}) if r.codec == "vvc" else r for r in some.records
+    ]
+    found = findings.compare(some, "dfc", "vvc", "lpips-alex", 0.1)
+    part = np.log(1 / 0.9) / np.log(2)
+    assert found.percent == pytest.approx(100 * 0.1025 / (0.4025 - 0.2 * part))
+    assert found.bpp == found.rival_bpp
+    assert "both at 0.099 bits per pixel" in str(found)
+    beyond = findings.compare(some, "dfc", "vvc", "lpips-alex", 0.2)
+    assert beyond.percent == pytest.approx(100 * 0.1025 / 0.2025)
+    assert "0.198 against 0.178" in str(beyond)
+
+
 def test_what_was_not_measured_is_said():
     some = results(dfc=(0.1, 0.1), avif=(0.2, 0.2))
     said = findings.comparison_sentence(some, "dfc", ("avif", "jpeg2000"), "lpips-alex", 0.1)
@@ -98,9 +113,16 @@ def test_harm_beyond_chance_is_not_passed_over():
     assert said.endswith("not at 0.300 bits per pixel (beyond chance it does harm at 0.300).")
 
 
+def test_what_denoising_changes_is_told_rate_by_rate():
+    gain = pd.DataFrame({"metric": "lpips-alex", "target_bpp": [0.2, 0.1], "difference": [0.00021, -0.0544]})
+    assert findings.gains_sentence(gain) == "\u22120.054 at 0.1 and +0.0002 at 0.2 bits per pixel"
+    assert "not measured" in findings.gains_sentence(gain, "dists")
+
+
 def test_the_way_is_told_by_its_mean(tmp_path):
     path = tmp_path / "C1.csv"
     assert "make evidence" in findings.way_sentence(path)
+    assert findings.way(path) == {}
     path.write_text("image,target_bpp,bpp,timestep\na,0.05,0.05,180\nb,0.05,0.05,90\na,0.1,0.1,60\n")
     assert "begin, on average, at t = 135 at 0.05 and 60 at 0.1 bits" in findings.way_sentence(path)
 

@@ -149,3 +149,17 @@ def test_feeding_the_unscaled_latent_is_what_the_check_says() -> None:
 def test_crops_that_do_not_fit_are_refused() -> None:
     with pytest.raises(BadInputError, match="300 x 200"):
         noise.centre_crops([np.zeros((200, 300, 3), np.uint8)])
+
+
+def test_kinds_of_noise_are_told_apart_only_beyond_chance() -> None:
+    costs = pd.DataFrame({"step": [0.5, 3.0], "cost": [-0.03, 0.05], "error": [0.02, 0.04]})
+    assert "8 draws of each tell no difference: none is larger than 0.05 dB" in noise.type_sentence(costs)
+    costs.loc[1, "cost"] = -0.2
+    assert noise.type_sentence(costs).endswith("\u22120.20 dB at Δ = 3")
+
+
+def test_the_cost_of_a_kind_of_noise_is_a_mean_of_draws() -> None:
+    y = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    costs = noise.type_cost(tiny_backbone(), y, [0.5, 2.0], draws=3)
+    assert costs["step"].tolist() == [0.5, 2.0]
+    assert (costs["error"] > 0).all()

@@ -80,17 +80,38 @@ def test_a_share_has_an_interval_that_covers_though_raters_differ() -> None:
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
-def test_a_share_of_all_or_nothing_and_of_one_rater_has_an_interval_too() -> None:
-    ones = pd.Series(np.ones(10))
-    part = analysis.share(ones, ones, pd.Series(["a"] * 5 + ["b"] * 5))
+def test_a_share_of_all_or_nothing_has_an_interval_and_one_of_few_raters_has_none() -> None:
+    ones = pd.Series(np.ones(9))
+    part = analysis.share(ones, ones, pd.Series(list("aaabbbccc")))
     assert part.share == 1
     assert 0 < part.low < 1 == part.high
-    single = analysis.share(ones * 0.5, ones, pd.Series(["a"] * 10))
-    assert single.low < 0.5 < single.high
-    assert (single.votes, single.clusters) == (10, 1)
-    assert str(single).startswith("50 % (")
-    with pytest.raises(BadInputError, match="no votes"):
-        analysis.share(ones[:0], ones[:0], ones[:0])
+    assert str(part).startswith("100 % (")
+    for raters in ("aaaaaaaaa", "aaaaabbbb"):
+        for way in (analysis.share, analysis.each_alike):
+            few = way(ones * 0.5, ones, pd.Series(list(raters)))
+            assert (few.share, few.votes, few.clusters) == (0.5, 9, len(set(raters)))
+            assert np.isnan([few.low, few.high]).all()
+            assert str(few) == "50 % (no interval)"
+    for way in (analysis.share, analysis.each_alike):
+        with pytest.raises(BadInputError, match="no votes"):
+            way(ones[:0], ones[:0], ones[:0])
+
+
+def test_each_alike_is_the_mean_of_means_with_students_interval() -> None:
+    score, count = pd.Series([1.0, 0.0, 0.5, 1.0]), pd.Series([3, 1, 40, 2])
+    found = analysis.each_alike(score, count, pd.Series(list("aabc")))
+    own = np.array([0.75, 0.5, 1.0])
+    assert found.share == pytest.approx(own.mean())
+    assert (found.low, found.high) == (pytest.approx(0.75 - 4.3027 * 0.25 / np.sqrt(3), abs=1e-4), 1)
+    assert (found.votes, found.clusters) == (46, 3)
+
+
+def test_asking_more_about_near_pairs_bends_all_votes_together_and_not_the_mean_of_photographs() -> None:
+    own = np.random.default_rng(11).uniform(0.4, 1.0, 400)
+    votes_ = pd.Series(np.round(40 * (1.1 - own)))  # as an insertion ranking asks: the nearer, the more often
+    rows = pd.Series(own), votes_, pd.Series(np.arange(400))
+    assert analysis.each_alike(*rows).share == pytest.approx(own.mean())
+    assert analysis.share(*rows).share < own.mean() - 0.04
 
 
 def test_ties_count_half_to_each_side_and_draw_the_ratings_together() -> None:
@@ -175,11 +196,24 @@ def test_preferred_at_n_times_the_bitrate_is_recovered_whatever_side_the_codec_w
     assert list(found["asked"]) == list(truth)
     assert found["ratio"].to_numpy() == pytest.approx(list(truth))
     assert found["share"].to_numpy() == pytest.approx(list(truth.values()), abs=0.04)
-    assert ((found["low"] < found["share"]) & (found["share"] < found["high"])).all()
-    assert (found["high"] - found["low"]).max() < 0.09
-    assert (found["votes"] == 800).all()
+    for over in ("raters", "images"):
+        low, high = found[f"low_{over}"], found[f"high_{over}"]
+        assert ((low < found["share"]) & (found["share"] < high)).all()
+        assert (high - low).max() < 0.16
+    assert (found[["votes", "raters", "images"]] == [800, 40, 5]).all(axis=None)
     mirrored = analysis.at_multiples(table, "rival")
     assert mirrored["share"].sum() == pytest.approx(3 - found["share"].sum())
+
+
+def test_the_lowest_end_over_rivals_raters_and_photographs_decides() -> None:
+    table = analysis.comparisons(vote_rows(np.random.default_rng(6), {1.0: 0.9, 2.0: 0.7}, raters=4, each=60))
+    other = table.replace("rival", "other").assign(image="i0")  # one photograph: no interval over photographs
+    found = analysis.at_multiples(table, "ours")
+    (twice,) = found[found["asked"] == 2].to_dict("records")
+    assert analysis.deciding(found, 2) == min(twice["low_raters"], twice["low_images"])
+    assert np.isnan(analysis.deciding(analysis.at_multiples(pd.concat([table, other]), "ours"), 2))
+    assert np.isnan(analysis.deciding(found, 3))
+    assert np.isnan(analysis.deciding(analysis.at_multiples(table[:0], "ours"), 2))
 
 
 def small_votes(choices: dict[int, str]) -> pd.DataFrame:
@@ -265,17 +299,39 @@ def crossed(rng: np.random.Generator, share: float, raters: int, images: int, sp
     return rng.random((raters, images)) < chance.clip(0, 1)
 
 
-def test_raters_needed_give_the_power_they_promise_though_raters_and_photographs_differ() -> None:
-    rng = np.random.default_rng(9)
+def shown(won: np.ndarray) -> bool:
+    """Whether the votes (raters x photographs) show a preference by the rule that decides."""
+    raters, images = np.indices(won.shape)
+    score, ones = pd.Series(won.ravel().astype(float)), pd.Series(np.ones(won.size))
+    return all(analysis.share(score, ones, pd.Series(over.ravel())).low > 0.5 for over in (raters, images))
+
+
+@pytest.mark.parametrize(
+    ("share", "raters", "images"), [(0.6, 40, 24), (0.6, 5, 20), (0.55, 8, 160), (0.7, 5, 20), (0.5, 30, 20)]
+)
+def test_the_power_is_how_often_the_rule_that_decides_shows_a_preference(
+    share: float, raters: int, images: int
+) -> None:
+    rng, draws, spread = np.random.default_rng(9), 400, Spread(0.09, 0.145)
+    found = np.mean([shown(crossed(rng, share, raters, images, spread)) for _ in range(draws)])
+    expected = power.power(share, raters, images, spread)
+    assert found == pytest.approx(expected, abs=3.5 * np.sqrt(expected * (1 - expected) / draws))
+
+
+def test_the_fewest_raters_reach_the_power_and_one_fewer_does_not() -> None:
     spread, images = Spread(0.08, 0.1), 30
     raters = power.raters_needed(0.62, images, spread)
     assert raters is not None
-    error = power.standard_error(0.62, raters, images, spread)
+    rng = np.random.default_rng(9)
     means = np.array([crossed(rng, 0.62, raters, images, spread).mean() for _ in range(2000)])
-    assert means.std() == pytest.approx(error, rel=0.08)
-    assert np.mean(means - 1.96 * error > 0.5) == pytest.approx(0.8, abs=0.05)
+    assert means.std() == pytest.approx(power.standard_error(0.62, raters, images, spread), rel=0.08)
     assert power.power(0.62, raters, images, spread) >= 0.8
     assert power.power(0.62, raters - 1, images, spread) < 0.8
+
+
+def test_no_plan_has_fewer_than_five_raters_or_than_three_photographs() -> None:
+    assert power.raters_needed(0.99, 1000, Spread(0.01, 0.01)) == power.FEWEST_RATERS
+    assert power.power(0.9, 100, 2, Spread(0.01, 0.01)) == 0
 
 
 def test_no_number_of_raters_makes_up_for_too_few_photographs() -> None:

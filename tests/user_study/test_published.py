@@ -177,6 +177,15 @@ def test_the_noise_of_a_rater_is_recovered() -> None:
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * found.error, rel=1e-3)
 
 
+def test_the_error_of_a_slope_is_the_larger_of_those_over_raters_and_over_photographs() -> None:
+    facts, codecs = published.hific_metrics(), published.settings().set_index("label")["codec"].to_dict()
+    values = facts[facts["metric"] == "psnr"].set_index("label")["value"].to_dict()
+    over = {c: observers.fit(published.hific(c), values, "psnr", codecs, c) for c in ("rater", "image")}
+    assert over["rater"].fitted == pytest.approx(over["image"].fitted)
+    assert observers.from_people(["psnr"])["psnr"] == over["image"]
+    assert over["image"].error > over["rater"].error
+
+
 def test_an_observer_whom_people_contradict_guesses() -> None:
     found = observers.fit(people(-1.0, VALUES, "lpips-alex"), VALUES, "lpips-alex", CODECS)
     assert found.fitted < 0
@@ -263,6 +272,19 @@ def test_an_observer_judges_photograph_by_photograph_at_multiples_of_the_rate() 
     assert table["low"][1] < table["share"][1] < table["high"][1]
     with pytest.raises(MissingDataError, match="make results"):
         observers.judge(measured, {"lpips-alex": observer(1.0)}, "ours", ["rival"], 0.3, [1])
+    few = results({("ours", 0.1): [0.2, 0.2], ("rival", 0.1): [0.4, 0.1]})
+    table = observers.judge(few, {"lpips-alex": observer(1.0)}, "ours", ["rival"], 0.1, [1])
+    assert table[["low", "high"]].isna().all(axis=None)
+
+
+def test_bands_over_few_photographs_cover_other_photographs() -> None:
+    rng, covered = np.random.default_rng(12), []
+    for _ in range(200):
+        values = np.exp(rng.normal(0, 0.5, 5) - 2)
+        measured = results({("ours", 0.1): [np.exp(-2)] * 5, ("rival", 0.1): list(values)})
+        table = observers.judge(measured, {"lpips-alex": observer(1.0)}, "ours", ["rival"], 0.1, [1])
+        covered.append(table["low"][0] <= 0.5 <= table["high"][0])  # symmetrical in ln: one half is the truth
+    assert 0.91 <= np.mean(covered) <= 0.985
 
 
 def test_settings_without_a_stated_rate_stay_without() -> None:

@@ -22,6 +22,9 @@ BLOCK = 8
 DRAWS = 8
 STEP_COUNTS = (0, 1, 2, 3, 5, 10)
 CALIBRATION_BINS = 10
+MEAN_OF_GAUSSIAN = (2 / np.pi) ** 0.5
+"""Mean absolute error of a Gaussian over its standard deviation."""
+
 HIGH = 10.0
 """Grey levels of spread from which a block is called uncertain."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from diffusion_codec.errors import MissingDataError
@@ -96,6 +97,20 @@ def chance(table: pd.DataFrame, measure: str) -> float:
     seeds = (table.choice == SEEDED) | table.choice.str.startswith(f"{SEEDED}, dither of seed")
     values = table.loc[seeds, measure]
     return float(values.max() - values.min()) if len(values) > 1 else 0.0
+
+
+def rate_slack(table: pd.DataFrame, summary: pd.DataFrame, codec: str = "dfc-mini") -> tuple[float, float]:
+    """By what part of the rate files of one limit differ, and how much LPIPS (alex) that is worth on a codec's curve.
+
+    ``table`` of :func:`choices`, coarse alphas left aside; the slope is that between the rates about its own.
+    """
+    rate = float(table["rate"].iloc[0])
+    spent = table.loc[table["question"] != "side information", "bpp at 0.1"]
+    apart = float(spent.max() / spent.min() - 1)
+    own = summary[(summary["codec"] == codec) & (summary["metric"] == "lpips-alex")].sort_values("bpp")
+    rates, values = own["bpp"].to_numpy(float), own["value"].to_numpy(float)
+    slope = float(np.interp(rate * (1 + apart), rates, values) - np.interp(rate, rates, values))
+    return apart, abs(slope)
 
 
 def chance_of_training(path: Path, rate: float) -> dict[str, float]:

@@ -207,7 +207,7 @@ class DiffusionCodec:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The backbone's autoencoder without quantisation: no file of this backbone can come out better."""
+    """The backbone's autoencoder without quantisation: no file, so no rate; means of files came out no better."""
 
     shared: SharedCodec
     has_rate: bool = False

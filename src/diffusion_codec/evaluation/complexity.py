@@ -1,4 +1,4 @@
-"""What the codec costs: parameters, operations and memory by part, seconds by stage, a sweep's bill on a cluster."""
+"""What the codec costs: parameters, operations and memory by part, seconds by stage."""
 
 import json
 import weakref
@@ -138,19 +138,3 @@ def codec_seconds(results: Results) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["codec", "encode", "decode"])
     return table.groupby("codec", as_index=False).median()
-
-
-def bill(
-    seconds_a_point: float,
-    images: int = 30000,
-    codecs: int = 12,
-    rates: int = 8,
-    helpers: tuple[int, ...] = (1, 8, 64),
-) -> pd.DataFrame:
-    """Days that a sweep takes on so many GPUs, at so many seconds a codec, rate and image (metrics included).
-
-    Tasks do not wait for each other, so the work divides evenly; columns GPUs, points, days.
-    """
-    points = images * codecs * rates
-    rows = [(count, points, points * seconds_a_point / count / 86400) for count in helpers]
-    return pd.DataFrame(rows, columns=["GPUs", "points", "days"])

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from diffusion_codec import metrics
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation.records import Record, Results
 from diffusion_codec.evaluation.tables import (
-    LEVEL,
     RESAMPLES,
     NotComparableError,
     bootstrap_interval,
     current,
+    percentiles,
 )
 
 LABELS = {
@@ -78,9 +79,9 @@ def data_set(name: str) -> Sentence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean of one codec as per cent of another's on the same images asked for the same rate.
+    """Mean of one codec as per cent of another's on the same images at the same rate.
 
-    `low` and `high` bound the ratio (bootstrap over images, 95 %); the rates are those of the real files.
+    `low` and `high` bound the ratio (bootstrap over images, 95 %; NaN for one image); the rates are means.
     """
 
     codec: str
@@ -96,29 +97,61 @@ class Comparison:
 
     def __str__(self) -> str:
         sure = f"95 % interval {self.low:.0f} to {self.high:.0f} %" if self.images > 1 else "one photograph"
+        equal = f"both at {self.bpp:.3f}"
+        rates = equal if self.rival_bpp == self.bpp else f"{self.bpp:.3f} against {self.rival_bpp:.3f}"
         return (
-            f"{self.percent:.0f} % of {LABELS.get(self.rival, self.rival)}'s "
-            f"({sure}; {self.bpp:.3f} against {self.rival_bpp:.3f} bits per pixel)"
+            f"{self.percent:.0f} % of {LABELS.get(self.rival, self.rival)}'s ({sure}; {rates} bits per pixel)"
         )
 
 
 def compare(
     results: Results, codec: str, rival: str, metric: str, target_bpp: float, seed: int = 0
 ) -> Comparison:
-    """Two codecs at one target rate. Raises NotComparableError where they share no image."""
+    """Two codecs at one target rate, the rival read off its curve at the rate that the codec's files have.
+
+    Where it has no files on both sides of that rate, those asked for the same rate stand as they are. Raises
+    NotComparableError where they share no image.
+    """
     ours, theirs = (_by_image(results, name, metric, target_bpp) for name in (codec, rival))
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         raise NotComparableError(f"{codec} and {rival} share no {metric} at {target_bpp:g} bits per pixel")
-    a, b = (np.array([rows[i].value for i in shared], float) for rows in (ours, theirs))
-    picks = np.random.default_rng(seed).integers(0, len(shared), (RESAMPLES, len(shared)))
-    ratios = 100 * a[picks].mean(axis=1) / b[picks].mean(axis=1)
-    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    bpp, rival_bpp = (float(np.mean([rows[i].bpp or np.nan for i in shared])) for rows in (ours, theirs))
+    a, own_bpp = _values_and_rates([ours[i] for i in shared])
+    b, its_bpp = _values_and_rates([theirs[i] for i in shared])
+    read = [_read_off(_curve_of(results, rival, metric, i), ours[i].bpp) for i in shared]
+    if None not in read:
+        b, its_bpp = np.array(read, float), own_bpp
     percent = float(100 * a.mean() / b.mean())
-    return Comparison(
-        codec, rival, metric, target_bpp, percent, float(low), float(high), bpp, rival_bpp, len(shared)
+    low = high = float("nan")
+    if len(shared) > 1:
+        picks = np.random.default_rng(seed).integers(0, len(shared), (RESAMPLES, len(shared)))
+        low, high = percentiles(100 * a[picks].mean(axis=1) / b[picks].mean(axis=1), percent, len(shared))
+    rates = float(own_bpp.mean()), float(its_bpp.mean())
+    return Comparison(codec, rival, metric, target_bpp, percent, low, high, *rates, len(shared))
+
+
+def _values_and_rates(rows: Sequence[Record]) -> NDArray[np.float64]:
+    """(2, N); NaN where a record has no rate."""
+    return np.array([(row.value, np.nan if row.bpp is None else row.bpp) for row in rows], float).T
+
+
+def _curve_of(results: Results, codec: str, metric: str, image: str) -> list[tuple[float, float]]:
+    """(bits per pixel, value) of an image's files, the smallest first."""
+    return sorted(
+        (record.bpp, record.value)
+        for record in current(results)
+        if (record.codec, record.metric, record.image) == (codec, metric, image)
+        and record.bpp is not None
+        and record.value is not None
     )
+
+
+def _read_off(curve: list[tuple[float, float]], bpp: float | None) -> float | None:
+    """The value at a rate, linear in its logarithm; None outside the curve."""
+    if bpp is None or not curve or not curve[0][0] <= bpp <= curve[-1][0]:
+        return None
+    rates, values = np.array(curve).T
+    return float(np.interp(np.log(bpp), np.log(rates), values))
 
 
 def denoising_gain(
@@ -177,16 +210,34 @@ def denoising_verdict(gain: pd.DataFrame, metric: str = "lpips-alex") -> str:
     return f"At {kept} of {len(rows)}, {certain}; not at {_rates(worse)} bits per pixel{harm}."
 
 
+def gains_sentence(gain: pd.DataFrame, metric: str = "lpips-alex") -> str:
+    """The change that denoising makes to a metric at each rate asked for, as part of a sentence."""
+    rows = gain[gain["metric"] == metric].sort_values("target_bpp")
+    if rows.empty:
+        return f"an amount that was not measured ({LABELS.get(metric, metric)} was not asked for)"
+    told = [
+        f"{number(change, '+.4f' if abs(change) < 0.001 else '+.3f')} at {rate:g}"
+        for rate, change in zip(rows["target_bpp"], rows["difference"], strict=True)
+    ]
+    return f"{listed(told)} bits per pixel"
+
+
+def way(path: Path) -> dict[float, float]:
+    """Bits per pixel -> the t that files begin at, mean over photographs, from what `make evidence` writes."""
+    if not path.is_file():
+        return {}
+    means = pd.read_csv(path).groupby("target_bpp")["timestep"].mean()
+    return {float(rate): float(t) for rate, t in means.items()}
+
+
 def way_sentence(path: Path) -> str:
     """At which timesteps files begin, from the table `make evidence` writes, as one sentence."""
-    if not path.is_file():
+    begins = way(path)
+    if not begins:
         return "That is not stored; `make evidence` measures it."
-    table = pd.read_csv(path)
-    begins = listed(
-        [f"{t:.0f} at {rate:g}" for rate, t in table.groupby("target_bpp")["timestep"].mean().items()]
-    )
-    count = table["image"].nunique()
-    return f"files of {count} photographs of Kodak begin, on average, at t = {begins} bits per pixel."
+    told = listed([f"{t:.0f} at {rate:g}" for rate, t in begins.items()])
+    count = pd.read_csv(path)["image"].nunique()
+    return f"files of {count} photographs of Kodak begin, on average, at t = {told} bits per pixel."
 
 
 def comparison_sentence(

@@ -16,6 +16,7 @@ from diffusion_codec import datasets, quantization
 from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.datasets import ImageDataset
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.evaluation.findings import number
 from diffusion_codec.metrics import perceptual_loss
 from diffusion_codec.pixels import to_signed
 from diffusion_codec.schedule import STABLE_DIFFUSION, NoiseSchedule
@@ -33,6 +34,9 @@ SPECTRUM_BINS = 10
 INFORMATION_BINS = 16
 CRITERIA = {"variance_ratio": 0.05, "correlation_rms": 0.05, "flatness": 0.05}
 """What counts as diffusion-like to second order: the largest distance from 1, 0 and 1."""
+
+TYPE_DRAWS = 8
+"""Draws of noise and of dither that are compared."""
 
 INDEPENDENT_BELOW = 0.02
 """Bits about the signal below which an error counts as independent of it."""
@@ -286,6 +290,43 @@ def declared_noise(
                     {"step": step, "kind": kind, "ratio": ratio, "t": t, "latent_snr": snr, "lpips": lpips}
                 )
     return pd.DataFrame(rows)
+
+
+def type_cost(backbone: Backbone, y: Tensor, steps: Sequence[float], draws: int = TYPE_DRAWS) -> pd.DataFrame:
+    """What Gaussian noise leaves to one-step denoising at the formula's level over a dithered error of equal variance.
+
+    Columns: step, cost (latent SNR after Gaussian noise less that after dither, dB, mean over ``draws`` of both), error
+    (standard error of that mean).
+    """
+    rows = []
+    for step in steps:
+        snr = {
+            kind: np.array(
+                [
+                    signal_to_noise(y, _denoised(backbone, disturb(y, step, kind, seed), step / 12**0.5)[0])
+                    for seed in range(draws)
+                ]
+            )
+            for kind in ("gaussian", "dithered")
+        }
+        cost = snr["gaussian"] - snr["dithered"]
+        rows.append({"step": step, "cost": cost.mean(), "error": cost.std(ddof=1) / draws**0.5})
+    return pd.DataFrame(rows)
+
+
+def type_sentence(costs: pd.DataFrame, draws: int = TYPE_DRAWS) -> str:
+    """At which steps of :func:`type_cost` the two kinds of noise can be told apart, by three standard errors."""
+    sure = costs[costs["cost"].abs() > 3 * costs["error"]]
+    if sure.empty:
+        return (
+            f"{draws} draws of each tell no difference: none is larger than {costs['cost'].abs().max():.2f} dB, with "
+            f"standard errors of up to {costs['error'].max():.2f} dB"
+        )
+    told = ", ".join(
+        f"{number(cost, '+.2f')} dB at Δ = {step:g}"
+        for step, cost in zip(sure["step"], sure["cost"], strict=True)
+    )
+    return f"after Gaussian noise, less after dither, beyond three standard errors of {draws} draws: {told}"
 
 
 def _denoised(backbone: Backbone, y_hat: Tensor, sigma: float) -> tuple[Tensor, float]:

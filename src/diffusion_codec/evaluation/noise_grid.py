@@ -15,7 +15,7 @@ import torch
 from diffusion_codec import metrics, quantization
 from diffusion_codec.backbone import STRIDE, Backbone
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.evaluation.noise import disturb, entropy_bits, whole_cells
+from diffusion_codec.evaluation.noise import DITHERS, disturb, entropy_bits, whole_cells
 from diffusion_codec.pixels import to_pixels
 
 Pixels = npt.NDArray[np.uint8]
@@ -91,16 +91,12 @@ def _row(
              lpips(pixels, picture), psnr(pixels, picture))
         for t, picture in zip((0, *timesteps), decoded, strict=True)
     ]  # fmt: skip
-    # with dither the integers are those of the shifted latent, which is y_hat up to the shared dither
-    symbols = (y / step).round() if kind == "rounding" else _dithered_symbols(y, step)
-    bits = float(np.mean([entropy_bits(channel) for channel in symbols[0]]))
+    # the coder knows the dither: the mean over its values of the entropies
+    shifts = (0.0,) if kind == "rounding" else DITHERS
+    bits = float(np.mean([entropy_bits((c / step + d).round()) for c in y[0] for d in shifts]))
     return Row(
         step, matched, y_hat[0].numpy(), density, float(error.std()), bits * y.shape[1] / STRIDE**2, cells
     )
-
-
-def _dithered_symbols(y: torch.Tensor, step: float) -> torch.Tensor:
-    return (y / step + torch.from_numpy(quantization.shared_dither(0, tuple(y.shape)))).round()
 
 
 def table(grids: Mapping[str, Sequence[Row]]) -> pd.DataFrame:

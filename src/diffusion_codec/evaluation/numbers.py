@@ -83,7 +83,7 @@ def _quality(results: Results) -> list[Row]:
             "–" if ceiling is None else f"{ceiling[0]:.2f} dB",
             "`make results`",
         ),
-        Row(f"{at}: with denoising / without", "lower with", both, "`make results`"),
+        Row(f"{at}: with denoising / without", "with < without", both, "`make results`"),
         Row(
             f"{at}: {' / '.join(RIVALS[name] for name in there)}",
             "–",

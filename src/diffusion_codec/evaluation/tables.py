@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from diffusion_codec import fetch, metrics
 from diffusion_codec.datasets import ImageDataset
@@ -119,13 +120,23 @@ def _check_one_protocol(results: Results, records: Sequence[Record]) -> None:
 
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean (95 %, 2000 resamples of the images); NaN for fewer than two values."""
+    """Interval of the mean (95 %, 2000 resamples of the images, :func:`percentiles`); NaN for fewer than two values."""
     if len(values) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return percentiles(means, float(values.mean()), len(values))
+
+
+def percentiles(draws: NDArray[np.float64], estimate: float, images: int) -> tuple[float, float]:
+    """Interval of 95 % from resamples of two or more images: percentiles, as much wider as Student's t asks for.
+
+    Plain percentiles of five images hold the truth in five cases of six (Hesterberg 2015, arXiv 1411.5279, section 4).
+    """
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    wider = stats.t.ppf((1 + LEVEL) / 2, images - 1) / stats.norm.ppf((1 + LEVEL) / 2)
+    wider *= np.sqrt(images / (images - 1))
+    return float(estimate - wider * (estimate - low)), float(estimate + wider * (high - estimate))
 
 
 @dataclass(frozen=True)

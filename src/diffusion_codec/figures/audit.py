@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from diffusion_codec.audit.findings import CEILING, CONSERVATIVE, ORIGINAL, OWN, SHARES
+from diffusion_codec.audit.uncertainty import MEAN_OF_GAUSSIAN
 from diffusion_codec.figures.rate_distortion import Line, line
 from diffusion_codec.figures.style import COLOURS, WIDTH, canvas
 
@@ -141,11 +142,12 @@ def calibration(rows: pd.DataFrame) -> Figure:
         left.plot(bins[:, 0], bins[:, 1], color=COLOURS[colour], marker=mark, ms=4,
                   label=f"{rate:g} bits per pixel asked for")  # fmt: skip
     top = max(left.get_xlim()[1], left.get_ylim()[1])
-    left.plot([0, top], [0, top], color=COLOURS["grey"], lw=1, ls=":", label="error = spread")
+    calibrated = [0, MEAN_OF_GAUSSIAN * top]
+    left.plot([0, top], calibrated, color=COLOURS["grey"], lw=1, ls=":", label="calibrated (Gaussian)")
     left.set(
         xlabel="spread (grey levels)",
         ylabel="true error (grey levels)",
-        title="Is the spread as large as the error?",
+        title="Does the spread tell the size of the error?",
     )
     left.legend(fontsize=7.5)
     kinds = (("seeds", "seeds"), ("steps", "numbers\nof steps"), ("contrast", "contrast\nalone"))

@@ -1,4 +1,4 @@
-"""Figures of *Training the entropy and timestep components*, drawn from loss curves and measured tables."""
+"""Figures of the chapter on training, drawn from loss curves and measured tables."""
 
 from collections.abc import Mapping, Sequence
 

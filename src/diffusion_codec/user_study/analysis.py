@@ -2,7 +2,8 @@
 
 Comparisons are a table with the columns rater, image, one, two (conditions), score (1: `one` was preferred, 0: `two`,
 1/2: no difference), count, and, where known, one_codec, two_codec, one_target_bpp, two_target_bpp, one_bpp, two_bpp.
-Choices of one rater are not independent, so raters, not votes, are the units of every interval.
+Choices of one rater, or on one photograph, are not independent: raters or photographs, never votes, are the units of
+every interval.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ ELO_CENTRE, ELO_PER_LOGIT = 1500.0, 400 / np.log(10)
 PRIOR = 1e-3
 """choix's regularisation: keeps a codec that never lost at a finite rating; without effect where all lose some."""
 
+FEWEST_CLUSTERS = 3
+"""Fewer raters, or photographs, tell too little of how much they differ: there is no interval over them."""
+
 MIN_SENTINELS_RIGHT = 0.75
 Matrix = NDArray[np.float64]
 
@@ -35,7 +39,7 @@ def comparisons(votes: pd.DataFrame) -> pd.DataFrame:
         {
             "rater": pairs["rater"],
             "image": pairs["image"],
-            "score": pairs["choice"].map({"a": 1.0, "b": 0.0, "tie": 0.5}),
+            "score": pairs["choice"].map({"a": 1.0, "b": 0.0, "tie": 0.5}).astype(float),
             "count": 1,
         }
     )
@@ -145,7 +149,7 @@ def contrast(
 
 def _half_widths(wins: Matrix, resamples: int, seed: int, combinations: Matrix) -> Matrix:
     """Half the intervals of linear combinations of the ratings; NaN for fewer than three clusters."""
-    if len(wins) < 3:
+    if len(wins) < FEWEST_CLUSTERS:
         return np.full(len(combinations), np.nan)
     draws = np.random.default_rng(seed).multinomial(len(wins), np.full(len(wins), 1 / len(wins)), resamples)
     refits = np.array([combinations @ elo(np.tensordot(weights, wins, 1)) for weights in draws])
@@ -159,7 +163,7 @@ def _t(clusters: int) -> float:
 
 @dataclass(frozen=True)
 class Share:
-    """How often one side was preferred, ties half, with an interval of 95 % over clusters."""
+    """How often one side was preferred, ties half, with an interval of 95 % over clusters; NaN: there is none."""
 
     share: float
     low: float
@@ -168,30 +172,50 @@ class Share:
     clusters: int
 
     def __str__(self) -> str:
-        return f"{100 * self.share:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f})"
+        known = f"{100 * self.low:.0f} to {100 * self.high:.0f}" if self.low == self.low else "no interval"
+        return f"{100 * self.share:.0f} % ({known})"
 
 
 def share(score: pd.Series, count: pd.Series, cluster: pd.Series) -> Share:
-    """A share and its interval: Wilson's, with the effective number of votes that clustering leaves.
+    """All votes together: their share and its interval, Wilson's, with the votes that clustering leaves.
 
     Korn and Graubard's correction: votes are divided by the design effect (cluster-robust over binomial variance, 1 at
-    least) and by (t / z)^2 for few clusters. With one cluster the votes are taken as independent. Raises BadInputError
-    for no votes.
+    least) and by (t / z)^2 for few clusters. NaN for fewer than three clusters. Raises BadInputError for no votes.
     """
-    sums = pd.DataFrame({"won": score * count, "seen": count, "cluster": cluster}).groupby("cluster").sum()
-    won, seen = sums["won"].to_numpy(float), sums["seen"].to_numpy(float)
-    votes, clusters = seen.sum(), len(sums)
-    if votes == 0:
-        raise BadInputError("a share of no votes is undefined")
+    won, seen = _sums(score, count, cluster)
+    votes, clusters = seen.sum(), len(seen)
     part = won.sum() / votes
-    effective = votes
-    if clusters > 1:
-        robust = clusters / (clusters - 1) * ((won - part * seen) ** 2).sum() / votes**2
-        binomial = part * (1 - part) / votes
-        effect = max(1.0, robust / binomial) if binomial > 0 else 1.0
-        effective = votes / effect * (stats.norm.ppf((1 + LEVEL) / 2) / _t(clusters)) ** 2
+    if clusters < FEWEST_CLUSTERS:
+        return Share(float(part), np.nan, np.nan, round(votes), clusters)
+    robust = clusters / (clusters - 1) * ((won - part * seen) ** 2).sum() / votes**2
+    binomial = part * (1 - part) / votes
+    effect = max(1.0, robust / binomial) if binomial > 0 else 1.0
+    effective = votes / effect * (stats.norm.ppf((1 + LEVEL) / 2) / _t(clusters)) ** 2
     low, high = proportion_confint(part * effective, effective, 1 - LEVEL, "wilson")
     return Share(float(part), float(low), float(high), round(votes), clusters)
+
+
+def each_alike(score: pd.Series, count: pd.Series, cluster: pd.Series) -> Share:
+    """The mean of the clusters' own shares, however many votes each has, and its interval: Student's t, kept in 0 to 1.
+
+    NaN for fewer than three clusters. Raises BadInputError for no votes.
+    """
+    won, seen = _sums(score, count, cluster)
+    own = won / seen
+    part, half = own.mean(), np.nan
+    if len(own) >= FEWEST_CLUSTERS:
+        half = _t(len(own)) * own.std(ddof=1) / np.sqrt(len(own))
+    low, high = np.clip([part - half, part + half], 0, 1)
+    return Share(float(part), float(low), float(high), round(seen.sum()), len(own))
+
+
+def _sums(score: pd.Series, count: pd.Series, cluster: pd.Series) -> tuple[Matrix, Matrix]:
+    """Votes won and votes cast, an entry a cluster that has any. Raises BadInputError for no votes."""
+    sums = pd.DataFrame({"won": score * count, "seen": count, "cluster": cluster}).groupby("cluster").sum()
+    sums = sums[sums["seen"] > 0]
+    if sums.empty:
+        raise BadInputError("a share of no votes is undefined")
+    return sums["won"].to_numpy(float), sums["seen"].to_numpy(float)
 
 
 def oriented(table: pd.DataFrame, codec: str) -> pd.DataFrame:
@@ -206,24 +230,47 @@ def oriented(table: pd.DataFrame, codec: str) -> pd.DataFrame:
     return pd.concat([forward, turned], ignore_index=True)[list(table.columns)]
 
 
-def at_multiples(table: pd.DataFrame, codec: str, cluster: str = "rater") -> pd.DataFrame:
+def at_multiples(table: pd.DataFrame, codec: str) -> pd.DataFrame:
     """How often a codec is preferred to each rival at so many times its bitrate.
 
-    Columns: rival, asked (ratio of the rates asked for), ratio (of the files, geometric mean over votes), share, low,
-    high, votes, clusters.
+    Columns: rival, asked (ratio of the rates asked for), ratio (of the files, geometric mean over votes), share,
+    low_raters, high_raters, low_images, high_images (95 % over each), votes, raters, images.
     """
     rows = oriented(table, codec)
     rows = rows.assign(asked=(rows["two_target_bpp"] / rows["one_target_bpp"]).round(3))
     found = []
     for (rival, asked), group in rows.groupby(["two_codec", "asked"]):
         ratio = np.exp(np.average(np.log(group["two_bpp"] / group["one_bpp"]), weights=group["count"]))
-        part = share(group["score"], group["count"], group[cluster])
+        people, images = (share(group["score"], group["count"], group[over]) for over in ("rater", "image"))
         found.append(
-            {"rival": rival, "asked": asked, "ratio": float(ratio)}
-            | {name: getattr(part, name) for name in ("share", "low", "high", "votes", "clusters")}
+            {
+                "rival": rival,
+                "asked": asked,
+                "ratio": float(ratio),
+                "share": people.share,
+                "low_raters": people.low,
+                "high_raters": people.high,
+                "low_images": images.low,
+                "high_images": images.high,
+                "votes": people.votes,
+                "raters": people.clusters,
+                "images": images.clusters,
+            }
         )
-    columns = ["rival", "asked", "ratio", "share", "low", "high", "votes", "clusters"]
+    columns = [
+        *("rival", "asked", "ratio", "share", "low_raters", "high_raters", "low_images", "high_images"),
+        *("votes", "raters", "images"),
+    ]
     return pd.DataFrame(found, columns=columns)
+
+
+def deciding(multiples: pd.DataFrame, ratio: float) -> float:
+    """What decides whether a codec is preferred to every rival at so many times its bitrate, out of `at_multiples`.
+
+    The smallest lower end of an interval: over rivals, and over raters and photographs. NaN where one is missing.
+    """
+    ends = multiples.loc[np.isclose(multiples["asked"].astype(float), ratio), ["low_raters", "low_images"]]
+    return float(ends.to_numpy(float).min()) if len(ends) else np.nan
 
 
 def raters(votes: pd.DataFrame) -> pd.DataFrame:

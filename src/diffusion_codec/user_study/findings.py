@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from diffusion_codec.evaluation.findings import LABELS, Sentence, listed
+from diffusion_codec.evaluation.findings import LABELS, Sentence, listed, number
 from diffusion_codec.user_study import analysis, published, store, votes
 from diffusion_codec.user_study.observers import Observer
-from diffusion_codec.user_study.power import Spread, pooled, raters_needed
+from diffusion_codec.user_study.power import FEWEST_RATERS, Spread, pooled, power, raters_needed
 
 
 def collected(folder: Path, files: Sequence[str]) -> pd.DataFrame:
@@ -35,14 +36,68 @@ def votes_sentence(table: pd.DataFrame) -> Sentence:
     )
 
 
+def claim_sentence(multiples: pd.DataFrame, ratio: float = 2.0) -> Sentence:
+    """What `analysis.at_multiples` of the votes says of claim C4, which is about `ratio` times the bitrate."""
+    if multiples.empty:
+        return Sentence(
+            "Claim C4 is therefore not tested; nothing on this page is evidence for or against it."
+        )
+    low, against = analysis.deciding(multiples, ratio), f"each rival at {ratio:g} times the bitrate"
+    if np.isnan(low):
+        return Sentence(
+            f"They do not test claim C4: against {against} it takes {analysis.FEWEST_CLUSTERS} raters and "
+            f"{analysis.FEWEST_CLUSTERS} photographs for an interval over either."
+        )
+    return Sentence(
+        f"Against {against} the smallest lower end, over rivals, raters and photographs, is {low:.1%}. It decides "
+        "claim C4 if rivals, photographs and raters are those that `data/claims.toml` asks for."
+    )
+
+
+def collected_table(multiples: pd.DataFrame) -> pd.DataFrame:
+    """`analysis.at_multiples` as a page shows it."""
+    return pd.DataFrame(
+        {
+            "against": [LABELS.get(rival, rival) for rival in multiples["rival"]],
+            "its bitrate": [f"{ratio:.2f} ×" for ratio in multiples["ratio"]],
+            "preferred": _percent(multiples["share"]),
+            "% (raters)": _span(multiples["low_raters"], multiples["high_raters"]),
+            "% (photographs)": _span(multiples["low_images"], multiples["high_images"]),
+            "choices": multiples["votes"],
+            "raters": multiples["raters"],
+            "photographs": multiples["images"],
+        }
+    )
+
+
+def rated(
+    by_rater: pd.DataFrame, by_image: pd.DataFrame, resamples: int = analysis.RESAMPLES
+) -> pd.DataFrame:
+    """Elo of the same comparisons, counted by rater and by image, with intervals over either; best first."""
+    people, images = (
+        analysis.ratings(by_rater, "rater", resamples),
+        analysis.ratings(by_image, "image", resamples),
+    )
+    wide = people.merge(images[["condition", "low", "high"]], on="condition", suffixes=("_raters", "_images"))
+    return wide[["condition", "elo", "low_raters", "high_raters", "low_images", "high_images", "votes"]]
+
+
+def rated_table(ratings: pd.DataFrame) -> pd.DataFrame:
+    """`rated` as a page shows it."""
+    return pd.DataFrame(
+        {
+            "condition": ratings["condition"],
+            "Elo": ratings["elo"],
+            "95 % (raters)": _span(ratings["low_raters"], ratings["high_raters"], 1),
+            "95 % (photographs)": _span(ratings["low_images"], ratings["high_images"], 1),
+            "choices": ratings["votes"],
+        }
+    )
+
+
 def hific_ratings(resamples: int = analysis.RESAMPLES) -> pd.DataFrame:
     """Elo of the HiFiC study with intervals over raters and over photographs, best first."""
-    by_rater = analysis.ratings(published.hific("rater"), "rater", resamples)
-    by_image = analysis.ratings(published.hific("image"), "image", resamples)
-    wide = by_rater.merge(
-        by_image[["condition", "low", "high"]], on="condition", suffixes=("_raters", "_images")
-    )
-    return wide[["condition", "elo", "low_raters", "high_raters", "low_images", "high_images", "votes"]]
+    return rated(published.hific("rater"), published.hific("image"), resamples)
 
 
 def hific_matrix() -> pd.DataFrame:
@@ -67,27 +122,30 @@ def hific_multiples(codec: str = "HiFiC-mi") -> pd.DataFrame:
     """One setting against all others: how often preferred directly and by all choices, and at how many times its rate.
 
     Columns: rival, times (NaN where no text states the rate), share and its intervals over raters and photographs,
-    votes, expected (share that Bradley-Terry expects from all choices).
+    alike (mean of the photographs' shares) with low_alike and high_alike, votes, expected (share that Bradley-Terry
+    expects from all choices).
     """
     rates = published.settings().set_index("label")["bpp"]
     by_rater, by_image = published.hific("rater"), published.hific("image")
     rows = []
     for rival in rates.index.drop(codec):
-        over = {
-            name: _direct(table, codec, rival, name)
-            for name, table in (("rater", by_rater), ("image", by_image))
-        }
+        people, images = _direct(by_rater, codec, rival, "rater"), _direct(by_image, codec, rival, "image")
+        raters, photographs = analysis.share(*people), analysis.share(*images)
+        alike = analysis.each_alike(*images)
         implied = analysis.contrast(by_rater, codec, rival, "rater", resamples=2).preferred
         rows.append(
             {
                 "rival": rival,
                 "times": rates[rival] / rates[codec],
-                "share": over["rater"].share,
-                "low_raters": over["rater"].low,
-                "high_raters": over["rater"].high,
-                "low_images": over["image"].low,
-                "high_images": over["image"].high,
-                "votes": over["rater"].votes,
+                "share": raters.share,
+                "low_raters": raters.low,
+                "high_raters": raters.high,
+                "low_images": photographs.low,
+                "high_images": photographs.high,
+                "alike": alike.share,
+                "low_alike": alike.low,
+                "high_alike": alike.high,
+                "votes": raters.votes,
                 "expected": implied,
             }
         )
@@ -103,6 +161,8 @@ def hific_table(multiples: pd.DataFrame) -> pd.DataFrame:
             "preferred": _percent(multiples["share"]),
             "% (raters)": _span(multiples["low_raters"], multiples["high_raters"]),
             "% (photographs)": _span(multiples["low_images"], multiples["high_images"]),
+            "photographs alike": _percent(multiples["alike"]),
+            "% (alike)": _span(multiples["low_alike"], multiples["high_alike"]),
             "choices": multiples["votes"],
             "expected": _percent(multiples["expected"]),
         }
@@ -113,27 +173,53 @@ def _percent(values: "pd.Series[float]") -> list[str]:
     return [f"{value:.0%}" for value in values]
 
 
-def _span(low: "pd.Series[float]", high: "pd.Series[float]") -> list[str]:
-    return [f"{100 * a:.0f}–{100 * b:.0f}" for a, b in zip(low, high, strict=True)]
+def _span(low: "pd.Series[float]", high: "pd.Series[float]", scale: float = 100) -> list[str]:
+    """Intervals, in per cent if not scaled otherwise; a dash for none."""
+    ends = zip(scale * low, scale * high, strict=True)
+    return ["–" if np.isnan(a) else f"{a:.0f}–{b:.0f}" for a, b in ends]
 
 
-def _direct(table: pd.DataFrame, one: str, two: str, cluster: str) -> analysis.Share:
+def _direct(table: pd.DataFrame, one: str, two: str, cluster: str) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Score of `one`, count and cluster of the direct choices between two settings."""
     forward = (table["one"] == one) & (table["two"] == two)
     backward = (table["one"] == two) & (table["two"] == one)
     rows = table[forward | backward]
     score = np.where(rows["one"] == one, rows["score"], 1 - rows["score"])
-    return analysis.share(pd.Series(score, rows.index), rows["count"], rows[cluster])
+    return pd.Series(score, rows.index), rows["count"], rows[cluster]
+
+
+def adaptive_sentence(one: str = "HiFiC-mi", two: str = "M&S-mi") -> Sentence:
+    """How the number of choices between two settings of the HiFiC study follows how far apart they are.
+
+    Photograph by photograph: how far apart is the difference between their shares of the choices against all others.
+    """
+    table = published.hific("image")
+    order = analysis.names(table)
+    wins = analysis.by_cluster(table, order, "image")
+    pair, rest = (
+        [order.index(one), order.index(two)],
+        [k for k, name in enumerate(order) if name not in (one, two)],
+    )
+    asked = (wins + wins.transpose(0, 2, 1))[:, pair[0], pair[1]]
+    won, lost = wins[:, pair][:, :, rest].sum(axis=2), wins[:, rest][:, :, pair].sum(axis=1)
+    apart = np.abs(np.diff(won / (won + lost), axis=1)[:, 0])
+    correlation = number(stats.spearmanr(asked, apart)[0], ".2f")
+    return Sentence(
+        f"{one} and {two}, for instance, {asked.min():.0f} to {asked.max():.0f} times a photograph (rank correlation "
+        f"with their distance, by the choices against all others: {correlation})"
+    )
 
 
 def hific_sentence(multiples: pd.DataFrame, codec: str = "HiFiC-mi") -> Sentence:
-    """The statement at n times the rate, with both intervals."""
+    """The statement at n times the rate: all choices together, with both intervals, and each photograph alike."""
     parts = []
     for row in multiples[multiples["times"].notna()].sort_values("times", ascending=False).itertuples():
         raters = f"{row.low_raters:.0%} to {row.high_raters:.0%}"
         images = f"{row.low_images:.0%} to {row.high_images:.0%}"
         parts.append(
             f"to {row.rival} at {row.times:.1f} times its bitrate in {row.share:.0%} of {row.votes} choices "
-            f"(95 %: {raters} over raters, {images} over photographs)"
+            f"(95 %: {raters} over raters, {images} over photographs), and in {row.alike:.0%} "
+            f"({row.low_alike:.0%} to {row.high_alike:.0%}) with each photograph counted alike"
         )
     return Sentence(f"{codec} was preferred " + "; ".join(parts) + ".")
 
@@ -147,11 +233,9 @@ def fits_sentence(multiples: pd.DataFrame) -> Sentence:
     ]
     missed = int((outside[0] & outside[1]).sum())
     said = f"In {missed} of {len(multiples)} rows that lies outside both intervals"
-    if missed:
-        return Sentence(
-            f"{said}: one number a setting does not describe these choices well; direct ones count."
-        )
-    return Sentence(f"{said}.")
+    return Sentence(
+        f"{said}: one number a setting does not describe these choices well." if missed else f"{said}."
+    )
 
 
 def surer(low: float) -> str:
@@ -160,11 +244,14 @@ def surer(low: float) -> str:
 
 
 def generalises_sentence(multiples: pd.DataFrame, rival: str = "BPG-3") -> Sentence:
-    """Whether the preference holds for other raters, and for other photographs."""
+    """Whether the preference holds for other raters, and for other photographs, and whether that hangs on weights."""
     row = multiples.set_index("rival").loc[rival]
+    flips = (row["low_images"] > 0.5) != (row["low_alike"] > 0.5)
+    end = ": what it says of other photographs depends on the weights" if flips else ""
     return Sentence(
         f"Against {rival} the interval over raters {surer(row['low_raters'])} one half; the interval over "
-        f"photographs {surer(row['low_images'])} it."
+        f"photographs {surer(row['low_images'])} it where all choices are put together, and "
+        f"{surer(row['low_alike'])} it where each photograph counts alike{end}."
     )
 
 
@@ -192,7 +279,20 @@ def raters_sentence(share: float, images: Sequence[int], differing: Spread) -> S
     choices, count, raters = min(known)
     return Sentence(
         f"A preference of {share:.0%} takes, for instance, {count} photographs and {raters} raters who judge each of "
-        f"them once: {choices} choices for one pair of codecs at one pair of rates (power 80 %, confidence 95 %)."
+        f"them once: {choices} choices for one pair of codecs at one pair of rates (power 80 %, confidence 95 %, "
+        f"{FEWEST_RATERS} raters at least)."
+    )
+
+
+def false_alarms_sentence(shares: Sequence[float], images: Sequence[int], differing: Spread) -> Sentence:
+    """How often the studies of `raters_table` show a preference that is not there."""
+    sizes = [(raters_needed(share, count, differing), count) for share in shares for count in images]
+    chances = [power(0.5, raters, count, differing) for raters, count in sizes if raters is not None]
+    if not chances:
+        return Sentence("None of these numbers of photographs is enough.")
+    return Sentence(
+        f"Where there is no preference, these studies show one in up to {max(chances):.0%} of cases (nominally "
+        f"{(1 - analysis.LEVEL) / 2:.1%}; each interval leaves out what the other is over)."
     )
 
 
@@ -232,14 +332,25 @@ def judged_table(judged: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def observers_sentence(observers: dict[str, Observer]) -> Sentence:
-    """Which observers predict people better than a coin."""
-    good = [LABELS.get(metric, metric) for metric, o in observers.items() if o.loss < o.coin]
-    verdict = f"only {' and '.join(good)}" if good else "no observer"
-    number = "do" if len(good) > 1 else "does"
-    return Sentence(
-        f"On pairs left out of the fit {verdict} {number} better than a coin (loss {np.log(2):.3f})."
+def observers_sentence(observers: dict[str, Observer], alike: dict[str, Observer]) -> Sentence:
+    """How well observers predict people on the pairs that all have (`alike`), and who loses to a coin on more.
+
+    Both as of `observers.from_people`.
+    """
+    losses = [f"{LABELS.get(metric, metric)} {o.loss:.3f}" for metric, o in alike.items()]
+    same = next(iter(alike.values()))
+    kind = "all between rates of one codec" if not same.outside else f"{same.outside} of them between codecs"
+    said = (
+        f"Each pair left out of the fit in turn, the losses on the {same.pairs} pairs that every metric has values "
+        f"for, {kind}, are {listed(losses)} (a coin: {np.log(2):.3f})."
     )
+    worse = [
+        LABELS.get(metric, metric)
+        for metric, o in observers.items()
+        if o.pairs > alike[metric].pairs and o.loss > o.coin
+    ]
+    more = f" With the pairs between codecs, too, a coin does better than {listed(worse)}." if worse else ""
+    return Sentence(said + more)
 
 
 def judged_sentence(table: pd.DataFrame, metric: str, ratios: Sequence[float]) -> Sentence:
@@ -252,9 +363,10 @@ def judged_sentence(table: pd.DataFrame, metric: str, ratios: Sequence[float]) -
         return Sentence(missing)
     ratio = float(judged["asked"].max())
     rows = judged[judged["asked"] == ratio]
+    spans = [f" ({row.low:.0%} to {row.high:.0%})" if row.low == row.low else "" for row in rows.itertuples()]
     parts = [
-        f"{row.share:.0%} ({row.low:.0%} to {row.high:.0%}) against {LABELS.get(row.rival, row.rival)}"
-        for row in rows.itertuples()
+        f"{row.share:.0%}{span} against {LABELS.get(row.rival, row.rival)}"
+        for row, span in zip(rows.itertuples(), spans, strict=True)
     ]
     won = [LABELS.get(row.rival, row.rival) for row in rows.itertuples() if row.low > 0.5]
     end = (

@@ -12,17 +12,17 @@ of the noise), is fitted to the choices of real people.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
+from scipy import stats
 
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation.records import Record, Results
 from diffusion_codec.evaluation.tables import current
 from diffusion_codec.user_study import published
-from diffusion_codec.user_study.analysis import LEVEL, RESAMPLES
+from diffusion_codec.user_study.analysis import FEWEST_CLUSTERS, LEVEL, RESAMPLES
 
 LEAST_SLOPE = 0.0
 """An observer whom people contradict guesses; it does not turn its metric round."""
@@ -48,8 +48,8 @@ def quality(metric: str, value: float) -> float:
 class Observer:
     """A fitted observer and how well it predicts the people it was fitted to.
 
-    `slope` in logits per unit of quality with a 95 % interval (cluster-robust over raters); `fitted` is the slope
-    before it was kept from falling below zero, `error` its standard error. `agreement` is the share of the choices
+    `slope` in logits per unit of quality with a 95 % interval (cluster-robust); `fitted` is the slope before it was
+    kept from falling below zero, `error` its standard error. `agreement` is the share of the choices
     that went to the better value. The losses are mean negative log likelihoods of a choice: of the observer when each
     pair of settings is left out of the fit in turn, of a coin (ln 2), and of whoever knows each pair's share (the
     floor). `outside` pairs compare different codecs.
@@ -76,10 +76,17 @@ def logistic(x: np.ndarray) -> np.ndarray:
     return preferred
 
 
-def fit(table: pd.DataFrame, values: Mapping[str, float], metric: str, codecs: Mapping[str, str]) -> Observer:
+def fit(
+    table: pd.DataFrame,
+    values: Mapping[str, float],
+    metric: str,
+    codecs: Mapping[str, str],
+    cluster: str = "rater",
+) -> Observer:
     """Fit to comparisons of the conditions whose metric is known; `codecs` names the codec of each condition.
 
-    Raises BadInputError where no pair of them was compared.
+    The error of the slope is over `cluster`, a column of the table (rater or image). Raises BadInputError where no
+    pair of the conditions was compared.
     """
     known = table[table["one"].isin(values) & table["two"].isin(values)].copy()
     if known.empty:
@@ -89,17 +96,17 @@ def fit(table: pd.DataFrame, values: Mapping[str, float], metric: str, codecs: M
     turned = known["one"] == first
     known["first"], known["second"] = first, np.maximum(known["one"], known["two"])
     known["won"] = np.where(turned, known["score"], 1 - known["score"]) * known["count"]
-    grouped = known.groupby(["first", "second", "rater"], as_index=False)[["won", "count"]].sum()
+    grouped = known.groupby(["first", "second", cluster], as_index=False)[["won", "count"]].sum()
     grouped["delta"] = grouped["first"].map(scale) - grouped["second"].map(scale)
-    slope, error = _slope(grouped)
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * error
+    slope, error = _slope(grouped, cluster)
+    half = stats.norm.ppf((1 + LEVEL) / 2) * error
     pairs = grouped.groupby(["first", "second", "delta"], as_index=False)[["won", "count"]].sum()
     votes = float(pairs["count"].sum())
     share = pairs["won"] / pairs["count"]
     left_out = [
         max(
             LEAST_SLOPE,
-            _slope(grouped[~((grouped["first"] == p.first) & (grouped["second"] == p.second))])[0],
+            _slope(grouped[(grouped["first"] != p.first) | (grouped["second"] != p.second)], cluster)[0],
         )
         for p in pairs.itertuples()
     ]
@@ -121,13 +128,13 @@ def fit(table: pd.DataFrame, values: Mapping[str, float], metric: str, codecs: M
     )
 
 
-def _slope(rows: pd.DataFrame) -> tuple[float, float]:
+def _slope(rows: pd.DataFrame, cluster: str) -> tuple[float, float]:
     """Logistic regression without intercept on the quality difference, and its standard error; 0 without rows."""
     if rows.empty:
         return 0.0, math.inf
     outcome = np.column_stack([rows["won"], rows["count"] - rows["won"]])
     model = sm.GLM(outcome, rows[["delta"]], family=sm.families.Binomial())
-    groups = pd.factorize(rows["rater"])[0]
+    groups = pd.factorize(rows[cluster])[0]
     found = model.fit(cov_type="cluster", cov_kwds={"groups": groups}) if groups.max() else model.fit()
     return float(found.params.iloc[0]), float(found.bse.iloc[0])
 
@@ -137,14 +144,23 @@ def _loss(pairs: pd.DataFrame, probability: "pd.Series[float]") -> float:
     return float(-(won * np.log(probability) + lost * np.log(1 - probability)).sum() / pairs["count"].sum())
 
 
-def from_people(metrics: Sequence[str] = JUDGES) -> dict[str, Observer]:
-    """Observers fitted to the HiFiC study, on published means of the metrics of its settings."""
-    table, facts = published.hific(), published.hific_metrics()
+def from_people(metrics: Sequence[str] = JUDGES, alike: bool = False) -> dict[str, Observer]:
+    """Observers fitted to the HiFiC study, on published means of the metrics of its settings.
+
+    The error of each slope is the larger of those over raters and over photographs. `alike`: only settings that have
+    all of the metrics, so that their losses are of the same pairs.
+    """
+    facts = published.hific_metrics()
+    wide = facts.pivot(index="label", columns="metric", values="value")[list(metrics)]
     codecs = published.settings().set_index("label")["codec"].to_dict()
     found = {}
     for metric in metrics:
-        values = facts[facts["metric"] == metric].set_index("label")["value"].to_dict()
-        found[metric] = fit(table, values, metric, codecs)
+        known = wide.dropna() if alike else wide.dropna(subset=metric)
+        both = [
+            fit(published.hific(over), known[metric].to_dict(), metric, codecs, over)
+            for over in ("rater", "image")
+        ]
+        found[metric] = max(both, key=lambda observer: observer.error)
     return found
 
 
@@ -180,9 +196,11 @@ def judge(
 ) -> pd.DataFrame:
     """What the observers expect of a codec at a rate against its rivals at multiples of that rate.
 
-    For every photograph the probability that the codec is preferred, then the mean over photographs; the interval
-    (95 %) resamples photographs and draws the slope from its own interval. Columns: rival, asked, ratio (of the real
-    files), observer, share, low, high, images. Rates that were not measured are left out; MissingDataError if none was.
+    For every photograph the probability that the codec is preferred, then the mean over photographs. The interval
+    (95 %) resamples photographs and draws the slope from its own interval; it takes for granted that the slope, fitted
+    to other codecs, holds for these, which nobody has tested. NaN for fewer than three photographs. Columns: rival,
+    asked, ratio (of the real files), observer, share, low, high, images. Rates that were not measured are left out;
+    MissingDataError if none was.
     """
     rows = current(results)
     rng = np.random.default_rng(seed)
@@ -214,8 +232,10 @@ def _verdict(
     ratio = np.exp(np.mean([math.log((b.bpp or math.nan) / (a.bpp or math.nan)) for a, b in pairs]))
     slopes = np.maximum(LEAST_SLOPE, rng.normal(observer.fitted, observer.error, RESAMPLES))
     picks = rng.integers(0, len(pairs), (RESAMPLES, len(pairs)))
-    means = logistic(slopes[:, None] * difference[picks]).mean(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    here = logistic(slopes[:, None] * difference).mean(axis=1)
+    elsewhere = logistic(slopes[:, None] * difference[picks]).mean(axis=1)
+    means = here + _widened(len(pairs)) * (elsewhere - here)
+    low, high = np.clip(np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), 0, 1)
     share = float(logistic(observer.slope * difference).mean())
     return {
         "ratio": float(ratio),
@@ -225,6 +245,14 @@ def _verdict(
         "high": float(high),
         "images": len(pairs),
     }
+
+
+def _widened(images: int) -> float:
+    """How much wider than plain percentiles an interval over so few photographs has to be; NaN for fewer than three."""
+    if images < FEWEST_CLUSTERS:
+        return math.nan
+    high = (1 + LEVEL) / 2
+    return float(stats.t.ppf(high, images - 1) / stats.norm.ppf(high) * math.sqrt(images / (images - 1)))
 
 
 def _by_image(rows: Sequence[Record], codec: str, metric: str, bpp: float) -> dict[str, Record]:

@@ -1,4 +1,7 @@
-"""How many raters and photographs a study takes to show a preference."""
+"""How many raters and photographs a study takes to show a preference.
+
+It is shown where both intervals of `analysis.share`, over raters and over photographs, lie above one half.
+"""
 
 import math
 from dataclasses import dataclass
@@ -11,6 +14,12 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_effectsize
 
 from diffusion_codec.errors import BadInputError
+from diffusion_codec.user_study.analysis import FEWEST_CLUSTERS, LEVEL
+
+FEWEST_RATERS = 5
+"""No plan has fewer: how much they differ would be told by too few."""
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
 def check(share: float, power: float, level: float) -> None:
@@ -85,19 +94,34 @@ def standard_error(share: float, raters: int, images: int, spread: Spread) -> fl
     return math.sqrt(spread.raters**2 / raters + spread.images**2 / images + rest / (raters * images))
 
 
-def power(share: float, raters: int, images: int, spread: Spread, level: float = 0.95) -> float:
-    """Probability that a two-sided test finds the preference (normal approximation)."""
-    check(share, 0.8, level)
+def power(share: float, raters: int, images: int, spread: Spread, level: float = LEVEL) -> float:
+    """Probability that such a study shows the preference; for a share of one half, that it shows one by chance.
+
+    The share that is found is taken as normal, its estimated variances, over raters and over photographs, as
+    independent chi-squared ones. Wilson's interval lies above one half where the share does by t standard errors,
+    these taken as at one half, and never less than those of independent votes.
+    """
+    if min(raters, images) < FEWEST_CLUSTERS:
+        return 0.0
     error = standard_error(share, raters, images, spread)
-    return float(stats.norm.cdf((share - 0.5) / error - stats.norm.ppf((1 + level) / 2)))
+    top = min(1.0, share + 8 * error)
+    found = 0.5 + (top - 0.5) * (_NODES + 1) / 2
+    density = stats.norm.pdf(found, share, error) * _WEIGHTS * (top - 0.5) / 2
+    rest = max(0.0, share * (1 - share) - spread.raters**2 - spread.images**2) / (raters * images)
+    for clusters, own in ((raters, spread.raters), (images, spread.images)):
+        largest = (found - 0.5) / stats.t.ppf((1 + level) / 2, clusters - 1)
+        here = 4 * found * (1 - found) * largest**2 / (own**2 / clusters + rest)
+        density *= stats.chi2.cdf((clusters - 1) * here, clusters - 1)
+        density *= largest >= 0.5 / math.sqrt(raters * images)
+    return float(density.sum() + stats.norm.sf(top, share, error))
 
 
 def raters_needed(
-    share: float, images: int, spread: Spread, wanted: float = 0.8, level: float = 0.95, limit: int = 10_000
+    share: float, images: int, spread: Spread, wanted: float = 0.8, level: float = LEVEL, limit: int = 10_000
 ) -> int | None:
-    """The fewest raters that reach the power, None if not even `limit` do: then it takes more photographs."""
+    """The fewest raters (five or more) that reach the power, None if not even `limit` do: it takes more photographs."""
     check(share, wanted, level)
-    low, high = 2, limit
+    low, high = FEWEST_RATERS, limit
     if power(share, high, images, spread, level) < wanted:
         return None
     while low < high:
