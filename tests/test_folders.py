@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_codec import bitstream, cli, folders
+from diffusion_codec import bitstream, cli, folders, image_io
 from diffusion_codec.backbone import model as model_module
 from diffusion_codec.backbone.options import SMALL_NETWORKS
 from diffusion_codec.codec import Codec
-from diffusion_codec.errors import BadInputError
+from diffusion_codec.errors import BadInputError, OutOfMemoryError
 from diffusion_codec.folders import Task
 from diffusion_codec.image_io import picture_suffixes
 from diffusion_codec.memory import BYTES_PER_PIXEL
@@ -224,7 +224,7 @@ def test_fewer_files_at_once_where_networks_move_or_memory_is_bounded(
         return work(todo, one, count, prepare)
 
     monkeypatch.setattr(folders, "run", spy)
-    monkeypatch.setattr(model_module, "peak_memory", lambda: 2**30)
+    monkeypatch.setattr(model_module, "held_memory", lambda: 2**30)
     two = 2 * (SMALL_NETWORKS.least_memory + BYTES_PER_PIXEL * 32 * 24)
     for options in ([], ["--offload"], ["--max-memory", 2**30 + two], ["--max-memory", 2**30 + two - 1]):
         for command, source, target in (
@@ -238,9 +238,17 @@ def test_fewer_files_at_once_where_networks_move_or_memory_is_bounded(
     assert counts == [3, 3, 1, 1, 2, 2, 1, 1]
 
 
-def test_a_file_that_cannot_be_read_takes_no_share_of_the_memory(album: Path) -> None:
+def test_a_file_that_cannot_be_read_takes_no_share_of_the_memory(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (album / "b.JPG").write_bytes(b"not a picture")
     (album / "d.dfc").write_bytes(b"not a file")
     names = ("a.png", "b.JPG", "c.webp", "d.dfc", "gone.png")
     sizes = [cli._size(Task(album / name, album)) for name in names]
     assert sizes == [(16, 24), (0, 0), (32, 24), (0, 0), (0, 0)]
+
+    def fails(source: str) -> tuple[int, int]:
+        raise OutOfMemoryError(source)
+
+    monkeypatch.setattr(image_io, "picture_size", fails)
+    assert cli._size(Task(album / "a.png", album)) == (0, 0)

@@ -7,6 +7,7 @@ import resource
 import stat
 import struct
 import sys
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageCms, ImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from diffusion_codec.bitstream import MAGIC, Limits
-from diffusion_codec.errors import BadInputError, LimitExceededError
+from diffusion_codec import image_io
+from diffusion_codec.bitstream import DEFAULT_LIMITS, MAGIC, Limits
+from diffusion_codec.errors import BadInputError, LimitExceededError, OutOfMemoryError
 from diffusion_codec.files import OutputError, TargetExistsError, check_target, read_bytes, write_atomically
 from diffusion_codec.image_io import (
     Picture,
@@ -133,6 +135,38 @@ def test_16_bit_colour() -> None:
     for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(row)), (b"IEND", b"")):
         data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     assert load_image(data).pixels.tolist() == [[[255, 128, 0], [64, 255, 16]]]
+
+
+def grey_tiff(bits: int, photometric: int, values: list[int]) -> bytes:
+    """A TIFF of one row of an even number of pixels, as cameras and scanners write it: not compressed."""
+    if bits == 12:
+        pairs = zip(values[::2], values[1::2], strict=True)
+        row = b"".join(struct.pack(">I", first << 12 | second)[1:] for first, second in pairs)
+    else:
+        row = np.array(values, "<u2" if bits == 16 else "<u1").tobytes()
+    fields = {256: len(values), 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1}
+    fields[279] = len(row)
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    begin = b"II*\0" + struct.pack("<I", 8 + len(row))
+    return begin + row + struct.pack("<H", len(fields)) + tags + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "values", "shown"),
+    [
+        (8, 1, [0, 100, 128, 255], [0, 100, 128, 255]),
+        (8, 0, [0, 100, 128, 255], [255, 155, 127, 0]),
+        (12, 1, [0, 1000, 2048, 4095], [0, 62, 128, 255]),
+        (16, 1, [0, 1000, 32768, 65535], [0, 4, 128, 255]),
+        (16, 0, [0, 1000, 32768, 65535], [255, 251, 127, 0]),
+    ],
+)
+def test_grey_tiffs_have_their_own_black_and_white(
+    bits: int, photometric: int, values: list[int], shown: list[int]
+) -> None:
+    picture = load_image(grey_tiff(bits, photometric, values))
+    assert picture.pixels[0, :, 0].tolist() == shown
+    assert picture.notes == ()
 
 
 def test_transparent_16_bit_grey_is_laid_on_white() -> None:
@@ -276,6 +310,85 @@ def test_sizes_are_checked_before_pixels_are_decoded() -> None:
         load_image(bomb)
     with pytest.raises(LimitExceededError, match="6 x 4"):
         load_image(encoded(Image.fromarray(COLOUR)), Limits(max_pixels=23))
+
+
+def test_a_bound_of_the_program_around_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(LimitExceededError, match=r"at most .* 20 in all \(Pillow's MAX_IMAGE_PIXELS\)"):
+        load_image(encoded(Image.fromarray(COLOUR)))
+    with pytest.raises(LimitExceededError, match=r"and 18 in all are read"):
+        load_image(encoded(Image.fromarray(COLOUR)), Limits(max_pixels=18))
+
+
+class SoftLimitError(Exception):
+    """What a task queue raises in whatever runs when the time is up."""
+
+
+@pytest.mark.parametrize("place", ["load", "getexif"])
+@pytest.mark.parametrize("error", [SoftLimitError("time is up"), TimeoutError("time is up")])
+def test_what_the_program_around_raises_passes(
+    place: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising(monkeypatch, place, error)
+    with pytest.raises(type(error), match="time is up"):
+        load_image(encoded(Image.fromarray(COLOUR)))
+
+
+def test_a_machine_without_memory_or_with_a_broken_disk_is_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = encoded(Image.fromarray(COLOUR))
+    raising(monkeypatch, "load", MemoryError())
+    with pytest.raises(OutOfMemoryError, match="not enough memory for this picture"):
+        load_image(data)
+    raising(monkeypatch, "load", OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(BadInputError, match=r"the data cannot be read: Input/output error"):
+        load_image(data)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [zlib.error("-3"), struct.error("4 bytes"), NotImplementedError("BLP"), OSError(errno.EINVAL, "seek")],
+)
+def test_what_decoders_raise_is_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, "load", error)
+    with pytest.raises(BadInputError, match=f"truncated or damaged .{type(error).__name__}: "):
+        load_image(encoded(Image.fromarray(COLOUR)))
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, place: str, error: Exception) -> None:
+    def fail(image: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile if place == "load" else PngImageFile, place, fail)
+
+
+def test_pillows_warnings_are_not_shown_and_those_of_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # of the 24, which Pillow warns of
+    data = encoded(Image.fromarray(COLOUR))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        Image.open(io.BytesIO(data))
+        assert [entry.category for entry in shown] == [Image.DecompressionBombWarning]
+        with image_io._opened(data, DEFAULT_LIMITS):
+            warnings.warn("the disk is full", RuntimeWarning, stacklevel=1)
+        load_image(data)
+    assert [str(entry.message) for entry in shown[1:]] == ["the disk is full"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image(data)
+
+
+def test_pictures_read_at_once_leave_the_filters_of_warnings_as_they_were() -> None:
+    """Two that overlap as they do in threads: the first to begin is the first to end."""
+    data, before = encoded(Image.fromarray(COLOUR)), list(warnings.filters)
+    first, second = (image_io._opened(data, DEFAULT_LIMITS) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert len(warnings.filters) == len(before) + 1
+    second.__exit__(None, None, None)
+    assert list(warnings.filters) == before
 
 
 def test_empty_and_foreign_files(tmp_path: Path) -> None:

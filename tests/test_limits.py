@@ -18,7 +18,7 @@ from diffusion_codec.codec import Codec
 from diffusion_codec.errors import LimitExceededError, OutOfMemoryError, reports_memory
 from diffusion_codec.files import read_bytes
 from diffusion_codec.image_io import load_image
-from diffusion_codec.memory import BYTES_PER_PIXEL
+from diffusion_codec.memory import BYTES_PER_PIXEL, held_memory, peak_memory
 from tests.survival import Row, Tally, amount, in_child
 from tests.tiny import tiny_codec
 
@@ -84,21 +84,25 @@ def test_default_limits_agree_with_each_other() -> None:
 
 
 def test_memory_grows_no_faster_than_is_declared(codec: Codec, tally: Tally) -> None:
-    """Peak memory at two heights, both of several tiles, each decoded in a fork of its own."""
+    """Peak memory at two heights, both of several tiles, each decoded in a fork of its own.
+
+    At both the strips of the entropy model are about as large as they get: what has a bound is no growth.
+    """
     coded = Codec.from_pretrained() if amount(0, 1) else codec
-    width, low, high = 64, 4096, 12288
+    width, low, high = 512, 4096, 12288
     small = coded.compress(np.zeros((64, 64, 3), np.uint8)).data
     header = dataclasses.replace(bitstream.read(small).header, width=width)
 
-    def decoded(height: int) -> tuple[int, ...]:
-        data = bitstream.write(DfcFile(dataclasses.replace(header, height=height), b"", b"\0"))
-        return coded.decompress(data, steps=1).pixels.shape
+    def decoded(height: int, grayscale: bool = False) -> tuple[int, ...]:
+        asked = dataclasses.replace(header, height=height, grayscale=grayscale)
+        return coded.decompress(bitstream.write(DfcFile(asked, b"", b"\0")), steps=1).pixels.shape
 
     def coding(height: int) -> tuple[int, ...]:
         coded.compress(np.zeros((height, width, 3), np.uint8))
         return (height, width, 3)
 
-    for name, run in (("decoding", decoded), ("coding", coding)):
+    grey = partial(decoded, grayscale=True)
+    for name, run in (("decoding", decoded), ("decoding grey", grey), ("coding", coding)):
         peaks = []
         for height in (low, high):
             ended = in_child(partial(run, height), seconds=600)
@@ -125,12 +129,12 @@ def test_a_program_stays_within_the_memory_it_is_allowed(tmp_path: Path, tally: 
     refused = run("compress", str(picture), str(file), "--force", "--max-memory", "300M")
     assert refused.returncode == 1
     (lacking,) = re.findall(r"allow (\d+) MiB more", refused.stderr)
-    enough = 300 + int(lacking)
-    held = run("compress", str(picture), str(file), "--force", "--max-memory", f"{enough + 8}M")
+    enough = 300 + int(lacking) + 32  # what a process holds of its libraries differs from run to run
+    held = run("compress", str(picture), str(file), "--force", "--max-memory", f"{enough}M")
     assert held.returncode == 0, held.stderr
     peak = int(held.stdout.split()[-1])
-    assert peak <= (enough + 8) * 2**20 < int(free.stdout.split()[-1])
-    tally(Row("Limits", "a program keeps to --max-memory", 2, 2, refused=1, accepted=1))
+    assert peak <= enough * 2**20 < int(free.stdout.split()[-1])
+    tally(Row("Limits", "a program keeps to the memory it is allowed", 2, 2, refused=1, accepted=1))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +154,30 @@ def test_what_libraries_say_of_memory_is_one_error(error: Exception) -> None:
 
     with pytest.raises(OutOfMemoryError, match="scale it down"):
         fails()
+
+
+def test_memory_that_was_given_back_is_not_held() -> None:
+    once = np.ones(2**28, np.uint8)
+    held = held_memory()
+    assert held > once.nbytes
+    del once
+    assert held_memory() < held - 2**27
+    assert peak_memory() > held - 2**20  # the system counts a few pages late
+
+
+@pytest.mark.parametrize("said", ["", None])
+def test_where_the_system_does_not_say_what_is_held_the_peak_counts(
+    said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def status(path: str, encoding: str) -> io.StringIO:
+        if said is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(said)
+
+    monkeypatch.setattr("builtins.open", status)
+    held, peak = held_memory(), peak_memory()
+    monkeypatch.undo()
+    assert 2**20 < held <= peak
 
 
 def test_other_errors_pass() -> None:

@@ -507,7 +507,7 @@ def _size(task: "Task") -> tuple[int, int]:
         if not source.lower().endswith(".dfc"):
             return picture_size(source)
         header = read_dfc(source)[1].header
-    except BadInputError:
+    except DiffusionCodecError:
         return 0, 0
     return header.width, header.height
 

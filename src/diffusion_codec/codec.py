@@ -5,6 +5,7 @@ x --E--> y --affine--> z --round--> z_hat --coder--> file --coder--> z_hat --inv
          +--P_phi(y, lambda): gamma = (alpha, beta) ----------------------+, and t --------+
 """
 
+import copy
 import hashlib
 import math
 import time
@@ -25,6 +26,7 @@ from diffusion_codec.entropy.coder import Streams
 from diffusion_codec.entropy.model import CHANNELS, SideInformation
 from diffusion_codec.errors import BadInputError, reports_memory
 from diffusion_codec.parameter_estimation import LOG2_LAMBDA_RANGE
+from diffusion_codec.undisturbed import undisturbed
 
 DEFAULT_STEPS = 3
 FIDELITY_STEPS = 10
@@ -32,6 +34,8 @@ FIDELITY_STEPS = 10
 
 LUMA = (0.299, 0.587, 0.114)
 """Of red, green and blue in a grey picture (BT.601)."""
+STRIP = 16
+"""Rows of a picture whose luma is reckoned at once: its sums take eight times the memory of bytes."""
 SIZE_TOLERANCE = 0.005
 QUALITY_TOLERANCE = 0.02
 
@@ -40,7 +44,7 @@ class UnreachableSizeError(BadInputError):
     """Even the smallest file of a picture is larger than what was asked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Analysis:
     """y = E(x), (1, 4, ceil(H/8), ceil(W/8)), of a picture, its shape (H, W, 3), and the seconds that took."""
 
@@ -49,7 +53,7 @@ class Analysis:
     seconds: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compressed:
     """A file's bytes, the SHA-256 of its integer latent, and where the time went (seconds by stage)."""
 
@@ -59,7 +63,7 @@ class Compressed:
     quality: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decompressed:
     """uint8 pixels (H, W, 3), the SHA-256 of the integer latent, and where the time went."""
 
@@ -105,8 +109,9 @@ class Codec:
     """Compress photographs to ``.dfc`` files and back.
 
     Args:
-        backbone: the frozen latent diffusion model.
-        weights: P_phi and entropy model.
+        backbone: the frozen latent diffusion model, where it is to stay: a later :meth:`Backbone.place` does not move
+            P_phi.
+        weights: P_phi and entropy model. P_phi is copied, so that codecs on several devices may share them.
 
     Raises:
         BadInputError: the weights were made for another latent space than the backbone's.
@@ -119,9 +124,11 @@ class Codec:
                 f"backbone {backbone.name!r} speaks {backbone.latent_space!r}"
             )
         self.backbone, self.weights = backbone, weights
-        self.p_phi = weights.parameter_estimation.to(backbone.device)
+        self.p_phi = copy.deepcopy(weights.parameter_estimation).to(backbone.device)
 
     @classmethod
+    @torch.inference_mode(False)  # or refinement could never follow a gradient through it
+    @undisturbed
     def from_pretrained(
         cls,
         backbone: str | Path = "mini",
@@ -139,6 +146,7 @@ class Codec:
 
     @reports_memory
     @torch.inference_mode()
+    @undisturbed
     def analyse(self, pixels: np.ndarray) -> Analysis:
         """What files of every size of ``pixels``, uint8 (H, W, 3), start from; the longest part of compressing.
 
@@ -154,6 +162,7 @@ class Codec:
 
     @reports_memory
     @torch.inference_mode()
+    @undisturbed
     def compress(
         self,
         picture: np.ndarray | Analysis,
@@ -177,6 +186,7 @@ class Codec:
 
     @reports_memory
     @torch.inference_mode()
+    @undisturbed
     def compress_to_size(
         self,
         picture: np.ndarray | Analysis,
@@ -217,6 +227,7 @@ class Codec:
 
     @reports_memory
     @torch.inference_mode()
+    @undisturbed
     def decompress(
         self,
         data: bytes | bytearray | memoryview,
@@ -261,8 +272,9 @@ class Codec:
 
     @reports_memory
     @torch.inference_mode()
+    @undisturbed
     def autoencode(self, picture: np.ndarray | Analysis) -> np.ndarray:
-        """D(E(x)) without quantisation, uint8 (H, W, 3) of the same: the ceiling no file of this backbone can pass."""
+        """D(E(x)) without quantisation, uint8 (H, W, 3) of the same: no file, and no mean of files was better."""
         analysis, _ = self._begin(picture)
         return _to_pixels(self.backbone.decode(analysis.y, finish=_to_levels), *analysis.shape[:2])
 
@@ -302,6 +314,7 @@ class Codec:
             data = self.pack(z_hat, header)
         return Compressed(data, symbols_sha256(z_hat), dict(watch.seconds), quality)
 
+    @undisturbed
     def pack(self, z_hat: Tensor, header: Header) -> bytes:
         """The file of integers z_hat, int64 (4, h, w), under ``header``, made with these codec weights."""
         dither = dither_of(header, z_hat.shape)
@@ -309,6 +322,7 @@ class Codec:
         latent = streams.latent or b"\0"  # trailing zeros mean nothing; a stream is never empty
         return bitstream.write(DfcFile(header, streams.hyper, latent))
 
+    @undisturbed
     def symbols(self, file: DfcFile) -> Tensor:
         """z_hat of a file, integers (4, h, w): the same on every machine, whatever the backbone."""
         header = file.header
@@ -415,9 +429,12 @@ def _to_pixels(levels: Tensor, height: int, width: int) -> np.ndarray:
 
 
 def _to_gray(pixels: np.ndarray) -> np.ndarray:
-    """Luma of BT.601 in all three channels."""
-    luma = np.rint(pixels @ np.array(LUMA)).astype(np.uint8)
-    return np.repeat(luma[..., None], 3, -1)
+    """Luma of BT.601 in all three channels, by strips of rows."""
+    weights, grey = np.array(LUMA), np.empty_like(pixels)
+    for top in range(0, len(pixels), STRIP):
+        rows = slice(top, top + STRIP)
+        grey[rows] = np.rint(pixels[rows] @ weights).astype(np.uint8)[..., None]
+    return grey
 
 
 def symbols_sha256(z_hat: Tensor) -> str:

@@ -7,6 +7,7 @@ Numbers on the fixed-point grid are stored as integers (int16 weights, int32 bia
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -32,6 +33,7 @@ from diffusion_codec.entropy.model import Context, EntropyModel, SideInformation
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.files import write_atomically
 from diffusion_codec.parameter_estimation import ParameterEstimation
+from diffusion_codec.undisturbed import undisturbed
 
 DEFAULT = "paper-2025"
 """The best of those that ship (data/results/codec_choices.csv)."""
@@ -104,14 +106,14 @@ def find(name_or_file: str | Path) -> Path:
 
 
 def of_fingerprint(fingerprint: bytes) -> CodecWeights:
-    """The embedded weights a file was made with.
+    """The embedded weights a file was made with, read once: whoever asks for them shares them.
 
     Raises:
         BadInputError: none of them.
     """
     for path in _embedded().values():
-        if _fingerprint(path) == fingerprint:
-            return load(path)
+        if _embedded_fingerprint(path) == fingerprint:
+            return _embedded_once(path)
     raise BadInputError(
         f"the file was made with codec weights {fingerprint.hex()}, which this release does not have: use the "
         "release of diffusion-codec that made it, or name the weights' file (--codec-weights)"
@@ -120,6 +122,16 @@ def of_fingerprint(fingerprint: bytes) -> CodecWeights:
 
 def _fingerprint(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()[:FINGERPRINT_BYTES]
+
+
+@cache  # what ships with the package does not change
+def _embedded_fingerprint(path: Path) -> bytes:
+    return _fingerprint(path)
+
+
+@cache
+def _embedded_once(path: Path) -> CodecWeights:
+    return load(path)
 
 
 def save(
@@ -164,6 +176,8 @@ def save(
     write_atomically(path, data, force=True)
 
 
+@torch.inference_mode(False)
+@undisturbed
 def load(path: Path) -> CodecWeights:
     """Read a file :func:`save` wrote, trusting nothing in it: shapes are compared before a network is made.
 
@@ -224,8 +238,9 @@ def _filled(
     network: type[Network], config: dict[str, Any], tensors: dict[str, Tensor], prefix: str
 ) -> Network:
     """The network of ``config`` with the tensors under ``prefix``; ValueError if they do not fit it exactly."""
-    with torch.device("meta"):  # a size that the file only claims costs nothing
-        shapes = {name: value.shape for name, value in network(**config).state_dict().items()}
+    with torch.device("meta"):  # a size that the file only claims costs nothing, and no number is drawn
+        filled = network(**config)
+    shapes = {name: value.shape for name, value in filled.state_dict().items()}
     found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     odd = sorted(k for k, v in found.items() if v.dtype not in _STORED_TYPES)
     if odd:
@@ -237,14 +252,14 @@ def _filled(
         raise ValueError(
             f"{prefix}{wrong[0]} is missing, unexpected or of another shape than its metadata say"
         )
-    filled = network(**config).float()  # whatever torch's default type is
     if isinstance(filled, EntropyModel):
-        filled = filled.double()
         found = _off_grid({k: v.double() for k, v in found.items()}, filled)
+    else:
+        found = {k: v.float() for k, v in found.items()}
     for name, value in found.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"{prefix}{name} has values that are not finite")
-    filled.load_state_dict(found)
+    filled.load_state_dict(found, assign=True)
     return filled
 
 

@@ -1,19 +1,25 @@
 """Pictures in and out: whatever Pillow opens becomes 8-bit sRGB, whatever is decoded becomes a file."""
 
+import errno
 import io
+import re
+import struct
+import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from diffusion_codec.bitstream import DEFAULT_LIMITS, MAGIC, Limits
-from diffusion_codec.errors import BadInputError, LimitExceededError
+from diffusion_codec.errors import BadInputError, LimitExceededError, OutOfMemoryError
 from diffusion_codec.files import (
     STANDARD_STREAM,
     OutputError,
@@ -35,13 +41,6 @@ __all__ = [
     "write_atomically",
 ]
 
-# Here and not at the first picture: formats cannot be made known while other threads read theirs.
-Image.init()
-with suppress(ImportError):  # HEIC, in which many telephones write
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-
 # Pillow's format and its options for every suffix that can be written; all but JPEG keep the pixels exactly.
 _SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -59,7 +58,28 @@ _EXCLUDED_FORMATS = {"EPS", "MPEG"}
 
 SRGB_GAMMA = 1 / 2.2
 """What a PNG says of itself (gAMA) where its values are about those of sRGB."""
+# What Pillow's decoders and their plugins raise on damaged data: nearly anything, but nothing of a program around.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    NameError,
+    RuntimeError,
+    AssertionError,
+    BufferError,
+    SystemError,
+    struct.error,
+    zlib.error,
+)
+
 _EXIF_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -88,7 +108,8 @@ def load_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Picture:
 
     Rotated as its EXIF data say, converted to sRGB from an embedded profile, transparency laid on white, 16
     bits reduced to 8, of an animation the first frame. Sizes are checked before pixels are decoded. Errors:
-    BadInputError if the data are missing, damaged or no picture, LimitExceededError if it is too large.
+    BadInputError if the data are missing, damaged or no picture, LimitExceededError if it is too large,
+    OutOfMemoryError if the machine cannot hold it.
     """
     with _opened(source, limits) as image:
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
@@ -129,7 +150,8 @@ def image_format(path: str | Path) -> str:
 
 def picture_suffixes() -> frozenset[str]:
     """Suffixes, with their dot, of what :func:`load_image` may read."""
-    return frozenset(s for s, name in Image.registered_extensions().items() if name in _formats())
+    known = _formats()
+    return frozenset(s for s, name in Image.registered_extensions().items() if name in known)
 
 
 def _save_format(path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -142,7 +164,22 @@ def _save_format(path: str | Path) -> tuple[str, dict[str, Any]]:
     return _SAVE_FORMATS[suffix]
 
 
+_REGISTERING = threading.Lock()
+
+
+@cache
+def _register() -> None:
+    """Make all of Pillow's formats known to it, and HEIC, in which many telephones write."""
+    Image.init()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
 def _formats() -> list[str]:
+    with _REGISTERING:  # not while another thread reads a picture
+        _register()
     return [name for name in Image.ID if name not in _EXCLUDED_FORMATS and not _is_stub(name)]
 
 
@@ -157,7 +194,7 @@ def _opened(source: Source, limits: Limits) -> Iterator[Image.Image]:
     """The picture before its pixels are decoded; what goes wrong with it inside becomes a BadInputError."""
     with open_source(source, limits.max_picture_bytes) as stream:
         _check_begin(stream, describe(source))
-        with _decoding(describe(source)):
+        with _decoding(describe(source), limits):
             image = Image.open(stream, formats=_formats())
             _check_size(image, limits)
             yield image
@@ -181,28 +218,70 @@ def _check_begin(stream: BinaryIO, name: str) -> None:
         raise BadInputError(f"{name} is a .dfc file, expected a picture: use decompress, or name a picture")
 
 
+class _Quiet:
+    """Inside, in any thread, what Pillow and its plugins warn of is not shown: sizes that Limits allows, odd metadata.
+
+    ``warnings.catch_warnings`` would not do: two threads that overlap leave its filters behind. Only the one filter
+    comes and goes here; those of the program around stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self._filter = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_"), 0)
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                cast(list[Any], warnings.filters).insert(0, self._filter)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                with suppress(ValueError):  # the program around has put others in place of all
+                    cast(list[Any], warnings.filters).remove(self._filter)
+
+
+_QUIET = _Quiet()
+
+
 @contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    """Turn whatever a decoder throws at damaged data into one BadInputError."""
+def _decoding(name: str, limits: Limits) -> Iterator[None]:
+    """Turn whatever a decoder throws at damaged data into one BadInputError; what others throw passes."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of sizes that Limits allows, and of metadata that does not matter here.
-            warnings.simplefilter("ignore")
+        with _QUIET:
             yield
-    except BadInputError:
+    except (BadInputError, TimeoutError):  # the latter of a program's alarm
         raise
     except UnidentifiedImageError as error:
         advice = "" if "HEIF" in Image.ID else " (HEIC needs pillow-heif)"
         raise BadInputError(f"{name} is not a picture in a format that can be read{advice}") from error
-    except (Image.DecompressionBombError, MemoryError) as error:
-        raise LimitExceededError(
-            f"{name} is too large a picture, at most {DEFAULT_LIMITS.max_side} pixels a side and "
-            f"{DEFAULT_LIMITS.max_pixels} in all are read: scale it down or cut it up"
+    except Image.DecompressionBombError as error:
+        raise LimitExceededError(f"{name} is too large a picture: {_bound(limits)}") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{name}: not enough memory for this picture: scale it down or cut it up"
         ) from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on hostile data
-        raise BadInputError(
-            f"{name} cannot be decoded, it is truncated or damaged ({type(error).__name__}: {error})"
-        ) from error
+    except _DAMAGE as error:
+        raise BadInputError(f"{name} {_fault(error)}") from error
+
+
+def _bound(limits: Limits) -> str:
+    """The most pixels that are read, and whose bound it is: Pillow's own, which a program can set, may be the lower."""
+    pillow = 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels)
+    whose = " (Pillow's MAX_IMAGE_PIXELS)" if pillow < limits.max_pixels else ""
+    return (
+        f"at most {limits.max_side} pixels a side and {min(pillow, limits.max_pixels)} in all{whose} are read: "
+        "scale it down or cut it up"
+    )
+
+
+def _fault(error: BaseException) -> str:
+    """What is wrong: the reading, or the data. Damaged data make some decoders seek before the begin, too."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return f"cannot be read: {error.strerror or error}"
+    return f"cannot be decoded, it is truncated or damaged ({type(error).__name__}: {error})"
 
 
 def _to_picture(image: Image.Image, notes: tuple[str, ...]) -> Picture:
@@ -227,15 +306,19 @@ def _to_picture(image: Image.Image, notes: tuple[str, ...]) -> Picture:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # metadata that cannot be parsed says nothing about the orientation
+    except TimeoutError:
+        raise
+    except _DAMAGE:  # metadata that cannot be parsed says nothing about the orientation
         return 1
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Modes of more than 8 bits a channel scaled to 8 (Pillow's own conversion would clip them)."""
-    white = 65535 if image.mode.startswith("I") else 1
-    if white == 1 and image.mode != "F":
+    if image.mode != "F" and not image.mode.startswith("I"):
         return image
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0] if image.mode.startswith("I;16") else 16
+    white = 1 if image.mode == "F" else 2**bits - 1
     values = np.asarray(image).astype(np.float32)  # exact for 16 bits
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:
@@ -243,7 +326,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
             f"the picture's values range from {low:g} to {high:g}, expected 0 (black) to {white} (white) "
             f"in Pillow's mode {image.mode}: convert it to 8 or 16 bits a channel first"
         )
-    grey = Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+    shown = white - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values
+    grey = Image.fromarray(np.rint(shown * (255 / white)).astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))

@@ -12,22 +12,36 @@ BYTES_PER_PIXEL = 24
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
+def held_memory() -> int:
+    """The memory this program holds now, in bytes; where the system does not say so, :func:`peak_memory`."""
+    now = _of_status("VmRSS")
+    return peak_memory() if now is None else now
+
+
 def peak_memory() -> int:
     """The most memory this program ever held, in bytes.
 
     Linux keeps it in /proc; elsewhere it is ``getrusage``'s, which may count what the parent process held before it
     started this one. Raises BadInputError on Windows, where all but this works.
     """
+    peak = _of_status("VmHWM")
+    if peak is not None:
+        return peak
+    try:
+        import resource
+    except ImportError as error:
+        raise BadInputError("Windows does not say how much memory a program has held") from error
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _of_status(name: str) -> int | None:
+    """Bytes of a line of Linux's /proc/self/status, None where there is none."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        try:
-            import resource
-        except ImportError as error:
-            raise BadInputError("Windows does not say how much memory a program has held") from error
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith(f"{name}:")), None)
+    except OSError:
+        return None
 
 
 def parse_size(text: str) -> int:

@@ -40,6 +40,7 @@ from diffusion_codec.errors import BadInputError, reports_memory
 from diffusion_codec.metrics.perceptual import perceptual_loss, seen_otherwise
 from diffusion_codec.pixels import to_signed
 from diffusion_codec.quantization import round_straight_through
+from diffusion_codec.undisturbed import undisturbed
 
 PERCEPTUAL_WEIGHT = 1.5
 LEARNING_RATE = 0.02
@@ -69,6 +70,7 @@ def _tell_nobody(step: int) -> None:
 @reports_memory
 @torch.inference_mode(False)
 @torch.enable_grad()
+@undisturbed
 def refine(
     codec: Codec,
     pixels: np.ndarray,

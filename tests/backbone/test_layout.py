@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from diffusion_codec.backbone import Backbone, layout
 from diffusion_codec.backbone.cli import app
-from diffusion_codec.backbone.random_model import LEGACY_ATTENTION, SHAPES, write_random
+from diffusion_codec.backbone.layout import LEGACY_ATTENTION
+from diffusion_codec.backbone.random_model import SHAPES, write_random
 from diffusion_codec.errors import BadInputError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -120,6 +121,15 @@ def test_half_a_download_is_named(model: Path) -> None:
         layout.read(model)
     path.rename(path.with_name(WEIGHTS + ".part"))
     with pytest.raises(BadInputError, match="fetch it again to resume"):
+        layout.read(model)
+
+
+def test_a_file_without_all_of_its_numbers_is_refused(model: Path) -> None:
+    path = model / "unet" / WEIGHTS
+    stored = load_file(path)
+    del stored["conv_in.weight"]
+    save_file(stored, path)
+    with pytest.raises(BadInputError, match=rf"UNet2DConditionModel: {WEIGHTS} lacks conv_in.weight"):
         layout.read(model)
 
 

@@ -21,7 +21,7 @@ from diffusion_codec.backbone.options import (
 from diffusion_codec.backbone.random_model import SHAPES
 from diffusion_codec.codec import Codec
 from diffusion_codec.errors import BadInputError, LimitExceededError
-from diffusion_codec.memory import BYTES_PER_PIXEL
+from diffusion_codec.memory import BYTES_PER_PIXEL, peak_memory
 from tests.test_backbone import ddim_of_diffusers
 from tests.tiny import tiny_backbone, tiny_weights_file
 
@@ -184,6 +184,12 @@ def test_a_picture_is_reckoned_in_what_is_allowed(folder: Path) -> None:
         allowed.tiles_for(100 * 2**30 // 24)
     plain = Backbone.from_pretrained(folder)
     assert plain.tiles_for(10**12) == plain.tiles
+
+
+def test_memory_that_was_given_back_before_loading_may_be_used(folder: Path) -> None:
+    np.ones(2**29, np.uint8)
+    allowed = Backbone.from_pretrained(folder, run=RunOptions(max_memory=2**40))
+    assert allowed._held < peak_memory() - 2**27
 
 
 def test_memory_that_is_allowed_is_shared_by_pictures_at_once(folder: Path) -> None:

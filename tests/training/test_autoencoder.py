@@ -249,6 +249,28 @@ def test_the_perceptual_net_sees_pairs_otherwise_where_asked(monkeypatch: pytest
     assert len(set(sizes[4:])) > 1
 
 
+def test_of_several_perceptual_nets_the_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = {"squeeze": 1.0, "alex": 3.0}
+
+    class Distance(torch.nn.Module):
+        def __init__(self, net: str):
+            super().__init__()
+            self.net = net
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return scale[self.net] * (a - b).square().mean((1, 2, 3))
+
+    monkeypatch.setattr("diffusion_codec.training.autoencoder.perceptual_loss", Distance)
+
+    def perceived(nets: object) -> float:
+        made = recipe(perceptual_weight=1.0, perceptual_net=nets)
+        return made.losses(6, torch.Generator().manual_seed(6))["perceptual"].item()
+
+    assert perceived(["squeeze", "alex"]) == pytest.approx(2 * perceived("squeeze"))
+    with pytest.raises(ValueError, match="perceptual_net"):
+        perceived([])
+
+
 @pytest.mark.parametrize(("widths", "side"), [((32, 64), 18), ((64, 128, 256), 38)])
 def test_a_discriminator_judges_patches_of_the_size_it_is_said_to(widths: tuple[int, ...], side: int) -> None:
     torch.manual_seed(1)

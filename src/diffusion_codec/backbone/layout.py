@@ -10,12 +10,12 @@ backbone.json                                    name and latent space; inferred
 import json
 import struct
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
 
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.schedule import NoiseSchedule
@@ -26,6 +26,8 @@ VARIANTS = ("", ".fp16")
 STABLE_DIFFUSION_SPACE = "stable-diffusion-1"
 STABLE_DIFFUSION_FACTOR = 0.18215
 PREDICTIONS = ("epsilon", "v_prediction")
+LEGACY_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+"""How the autoencoder files of Stable Diffusion 1 and 2 name their attention, written before diffusers renamed it."""
 
 
 @dataclass(frozen=True)
@@ -181,20 +183,32 @@ def _class_of(folder: Path, config: dict[str, Any], known: dict[str, Any]) -> An
 
 
 def _load_part(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
-    _, variant = weights_file(folder)
+    """The network of a folder, its numbers in ``dtype`` whatever they are stored in; one copy of them in memory.
+
+    Not by diffusers' ``from_pretrained``: while that reads, networks that other threads make get no numbers.
+    """
+    path, _ = weights_file(folder)
     try:
-        # half-precision files become float32 here: networks run in `dtype`, whatever they are stored in
-        return model_class.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            variant=variant or None,
-            torch_dtype=dtype,
-            # needs the package accelerate, and diffusers complains on stderr where it is missing
-            low_cpu_mem_usage=find_spec("accelerate") is not None,
-        )
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        with torch.device("meta"):
+            network = model_class.from_config(_read_json(folder / "config.json"))
+        with safe_open(path, "pt") as file:
+            stored = {_renamed(name): file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
+        network.load_state_dict(stored, strict=False, assign=True)
+        parts = (*network.named_parameters(), *network.named_buffers())
+        lacking = [name for name, value in parts if value.is_meta]
+        if lacking:
+            raise ValueError(f"{path.name} lacks {', '.join(lacking[:3])}")
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise BadInputError(f"{folder} does not hold a {model_class.__name__}: {error}") from error
+    return network.eval()
+
+
+def _renamed(name: str) -> str:
+    """Today's name of a tensor."""
+    if ".attentions." in name:
+        for new, old in LEGACY_ATTENTION.items():
+            name = name.replace(old, new)
+    return name
 
 
 def _schedule(config: dict[str, Any], folder: Path) -> tuple[NoiseSchedule, str]:

@@ -21,9 +21,10 @@ from diffusion_codec.backbone.options import (
     multiplies_bfloat16,
 )
 from diffusion_codec.errors import BadInputError
-from diffusion_codec.memory import BYTES_PER_PIXEL, peak_memory
+from diffusion_codec.memory import BYTES_PER_PIXEL, held_memory
 from diffusion_codec.schedule import NoiseSchedule
 from diffusion_codec.tiling import tiled
+from diffusion_codec.undisturbed import undisturbed
 
 STRIDE = 8
 """Pixels per latent position, a side."""
@@ -61,6 +62,8 @@ class Backbone(nn.Module):
         self._held, self._at_once = 0, 1
 
     @classmethod
+    @torch.inference_mode(False)
+    @undisturbed
     def from_pretrained(
         cls,
         name_or_folder: str | Path = "mini",
@@ -92,11 +95,11 @@ class Backbone(nn.Module):
         backbone._speed_up(device)
         backbone.place(device)
         if run.max_memory is not None:
-            backbone._held = torch.cuda.memory_allocated(device) if device.type == "cuda" else peak_memory()
+            backbone._held = torch.cuda.memory_allocated(device) if device.type == "cuda" else held_memory()
         return backbone
 
     def place(self, device: torch.device) -> "Backbone":
-        """Move to a device; with ``offload`` the networks follow one at a time, when they work."""
+        """Move to a device, before a codec is made of it; with ``offload`` the networks follow when they work."""
         if self.run.offload:
             self.empty_prompt = self.empty_prompt.to(device)
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

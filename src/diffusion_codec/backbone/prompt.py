@@ -7,6 +7,7 @@ the cache holds, both by the hash of text encoder and tokenizer. Only where all 
 
 import hashlib
 import json
+import threading
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,8 @@ from diffusion_codec.files import OutputError, write_atomically
 FILE = "empty_prompt.safetensors"
 TEXT_WEIGHTS = "model"
 HERE = "on this machine"
+_READING = threading.Lock()
+"""transformers changes torch for the whole process while it reads: two readings that overlap could leave it so."""
 
 
 def load(source: Source) -> Tensor:
@@ -123,13 +126,14 @@ def compute(folder: Path, text: str = "") -> Tensor:
     _, variant = weights_file(folder / "text_encoder", TEXT_WEIGHTS)
     try:
         tokenizer = tokenizer_class.from_pretrained(folder / "tokenizer", local_files_only=True)
-        encoder = encoder_class.from_pretrained(
-            folder / "text_encoder",
-            local_files_only=True,
-            use_safetensors=True,
-            variant=variant or None,
-            dtype=torch.float32,
-        )
+        with _READING:
+            encoder = encoder_class.from_pretrained(
+                folder / "text_encoder",
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant or None,
+                dtype=torch.float32,
+            )
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise BadInputError(f"{folder} holds no CLIP text encoder with its tokenizer: {error}") from error
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)

@@ -15,13 +15,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffusion_codec.backbone.layout import STABLE_DIFFUSION_FACTOR, WEIGHTS
+from diffusion_codec.backbone.layout import LEGACY_ATTENTION, STABLE_DIFFUSION_FACTOR, WEIGHTS
 from diffusion_codec.backbone.prompt import FILE
 from diffusion_codec.errors import BadInputError
 
 TOKENS = 77
-LEGACY_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
-"""How the autoencoder files of Stable Diffusion 1 and 2 name their attention, written before diffusers renamed it."""
 
 
 @dataclass(frozen=True)

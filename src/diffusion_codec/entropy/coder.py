@@ -1,5 +1,6 @@
 """Quantised latents to streams and back: the entropy model in float64, pass by pass, and the range coder."""
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,11 +36,7 @@ class LatentCoder:
     """
 
     def __init__(self, model: EntropyModel, gaussian: np.ndarray, hyper: np.ndarray | None):
-        copy = EntropyModel(
-            **model.config
-        ).double()  # first: torch's default type may hold less than the weights
-        copy.load_state_dict(model.state_dict())
-        self.model = copy.eval().requires_grad_(False)
+        self.model = copy.deepcopy(model).to("cpu", torch.float64).eval().requires_grad_(False)
         self.gaussian, self.hyper = gaussian, hyper
 
     @torch.no_grad()

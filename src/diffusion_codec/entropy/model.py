@@ -45,7 +45,7 @@ SQUARES: dict[Context, list[list[Square]]] = {
 ENERGY_SHIFT = 2.0**-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SideInformation:
     """What the header says: indices as stored, float tensors (N, 4) and (N,)."""
 

@@ -84,8 +84,8 @@ def _lpips_package() -> Any:
 def _load_trunk(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy weights into lpips' slices, which keep the layer's index in `features` as its name."""
     own = module.state_dict()
-    named = {name: weights[name.split(".", 1)[1]] for name in own}  # slice2.3.weight <- 3.weight
-    module.load_state_dict(named, strict=True)
+    named = {name: weights[name.split(".", 1)[1]].clone() for name in own}  # slice2.3.weight <- 3.weight
+    module.load_state_dict(named, strict=True, assign=True)
 
 
 def _load_heads(model: Any, package: Any, net: Net) -> None:
@@ -94,7 +94,7 @@ def _load_heads(model: Any, package: Any, net: Net) -> None:
     wanted = {f"lin{i}.model.1.weight" for i in range(len(model.chns))}
     if set(heads) != wanted:
         raise BadInputError(f"{path.name} does not hold the LPIPS v0.1 heads of net {net!r}; reinstall lpips")
-    model.load_state_dict(heads, strict=False)  # the trunk is loaded by _load_trunk
+    model.load_state_dict(heads, strict=False, assign=True)  # the trunk is loaded by _load_trunk
 
 
 class PerceptualLoss(nn.Module):
@@ -104,8 +104,12 @@ class PerceptualLoss(nn.Module):
         super().__init__()
         package = _lpips_package()
         self.net = net
-        self.lpips = package.LPIPS(pretrained=False, net=net, version="0.1", pnet_rand=True, verbose=False)
-        weights = trunk(net)
+        with torch.device("meta"):  # every number is read below: none is drawn
+            self.lpips = package.LPIPS(
+                pretrained=False, net=net, version="0.1", pnet_rand=True, verbose=False
+            )
+        with torch.random.fork_rng(devices=[]):  # it compares them with networks that do draw theirs
+            weights = trunk(net)
         self.tensors_sha256 = weights.tensors_sha256
         _load_trunk(self.lpips.net, weights.tensors)
         _load_heads(self.lpips, package, net)

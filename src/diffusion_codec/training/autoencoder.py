@@ -11,7 +11,7 @@ are learned many times faster than the whole network, which only has to be joine
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from diffusion_codec.training.loop import Crop, LoopConfig
 from diffusion_codec.training.photos import PhotoCrops
 
 Blocks = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
+Nets = Annotated[tuple[Net, ...], Field(min_length=1)]
 Cut = tuple[int, int]
 DISCRIMINATOR = (32, 64)
 """Channels of the discriminator that `mini` was trained with."""
@@ -51,8 +52,8 @@ class AutoencoderConfig(LoopConfig):
     pictures, what a denoiser leaves of latents with Gaussian noise at a timestep below this one, after
     ``denoising_steps`` DDIM steps: latents as the reverse process ends with, which no encoder makes. ``end_to_end``
     lets the decoder's loss reach the encoder, which would leave the teacher's latents but for their
-    ``latent_weight``; noise and denoiser pass the gradient on as it is. ``perceptual_ensemble`` shows the
-    perceptual net both pictures shifted, turned and resized at random
+    ``latent_weight``; noise and denoiser pass the gradient on as it is. Of several nets of ``perceptual_net`` the mean
+    counts. ``perceptual_ensemble`` shows the perceptual net both pictures shifted, turned and resized at random
     (:func:`diffusion_codec.metrics.perceptual.seen_otherwise`).
     """
 
@@ -63,7 +64,7 @@ class AutoencoderConfig(LoopConfig):
     crop: Crop = 128
     distil_until_step: NonNegativeInt = 0
     perceptual_weight: NonNegativeFloat = 0.2
-    perceptual_net: Net = "squeeze"
+    perceptual_net: Net | Nets = "squeeze"
     perceptual_ensemble: bool = False
     teacher_weight: NonNegativeFloat = 0.0
     adversarial_weight: NonNegativeFloat = 0.0
@@ -125,7 +126,8 @@ class AutoencoderRecipe:
             self.model.discriminator = build_discriminator(config.discriminator_widths).to(device)
         self.crops = PhotoCrops([photo.to(device) for photo in photos], config.crop)
         perceives = config.perceptual_weight > 0 and "decoder" in config.halves
-        self.perceptual = perceptual_loss(config.perceptual_net).to(device) if perceives else None
+        nets = [config.perceptual_net] if isinstance(config.perceptual_net, str) else config.perceptual_net
+        self.perceptual = [perceptual_loss(net).to(device) for net in nets] if perceives else []
         theirs = tuple(teacher.config.num_encoder_blocks), tuple(teacher.config.num_decoder_blocks)
         self.encoder_cuts = cuts(config.encoder_blocks, theirs[0], ENCODER_LEAD)
         self.decoder_cuts = cuts(config.decoder_blocks, theirs[1], DECODER_LEAD)
@@ -211,13 +213,13 @@ class AutoencoderRecipe:
             with torch.no_grad():
                 picture = self.teacher.decoder(y_teacher).float()
             terms["teacher_l1"] = F.l1_loss(decoded, picture)
-        if self.perceptual is not None:
+        if self.perceptual:
             pair = decoded, x
             if config.perceptual_ensemble:
                 # drawn with the batch first, the first row used for all of it
                 drawn = torch.rand(len(x), 4, generator=generator)
                 pair = seen_otherwise(decoded, x, drawn[0].tolist())
-            terms["perceptual"] = self.perceptual(*pair).float().mean()
+            terms["perceptual"] = torch.stack([net(*pair).float().mean() for net in self.perceptual]).mean()
         if config.adversarial_weight:
             terms |= adversarial_losses(self.model.discriminator, decoded, x)
         return terms
