@@ -274,7 +274,7 @@ class Codec:
     @torch.inference_mode()
     @undisturbed
     def autoencode(self, picture: np.ndarray | Analysis) -> np.ndarray:
-        """D(E(x)) without quantisation, uint8 (H, W, 3) of the same: no file, and no mean of files was better."""
+        """D(E(x)) without quantisation, uint8 (H, W, 3) of the same: no mean of files measured was better."""
         analysis, _ = self._begin(picture)
         return _to_pixels(self.backbone.decode(analysis.y, finish=_to_levels), *analysis.shape[:2])
 

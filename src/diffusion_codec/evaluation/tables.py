@@ -129,14 +129,20 @@ def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[floa
 
 
 def percentiles(draws: NDArray[np.float64], estimate: float, images: int) -> tuple[float, float]:
-    """Interval of 95 % from resamples of two or more images: percentiles, as much wider as Student's t asks for.
-
-    Plain percentiles of five images hold the truth in five cases of six (Hesterberg 2015, arXiv 1411.5279, section 4).
-    """
+    """Interval of 95 % from resamples of two or more images: percentiles about the estimate, :func:`widened`."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    wider = stats.t.ppf((1 + LEVEL) / 2, images - 1) / stats.norm.ppf((1 + LEVEL) / 2)
-    wider *= np.sqrt(images / (images - 1))
+    wider = widened(images)
     return float(estimate - wider * (estimate - low)), float(estimate + wider * (high - estimate))
+
+
+def widened(images: int) -> float:
+    """How much wider than plain percentiles an interval over two or more images has to be.
+
+    Resamples vary by sqrt((n - 1) / n) of what samples do, and few images do not tell by how much (Hesterberg 2015,
+    arXiv 1411.5279).
+    """
+    wider = stats.t.ppf((1 + LEVEL) / 2, images - 1) / stats.norm.ppf((1 + LEVEL) / 2)
+    return float(wider * np.sqrt(images / (images - 1)))
 
 
 @dataclass(frozen=True)

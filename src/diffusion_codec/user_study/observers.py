@@ -20,7 +20,7 @@ from scipy import stats
 
 from diffusion_codec.errors import BadInputError, MissingDataError
 from diffusion_codec.evaluation.records import Record, Results
-from diffusion_codec.evaluation.tables import current
+from diffusion_codec.evaluation.tables import current, widened
 from diffusion_codec.user_study import published
 from diffusion_codec.user_study.analysis import FEWEST_CLUSTERS, LEVEL, RESAMPLES
 
@@ -234,7 +234,8 @@ def _verdict(
     picks = rng.integers(0, len(pairs), (RESAMPLES, len(pairs)))
     here = logistic(slopes[:, None] * difference).mean(axis=1)
     elsewhere = logistic(slopes[:, None] * difference[picks]).mean(axis=1)
-    means = here + _widened(len(pairs)) * (elsewhere - here)
+    wider = widened(len(pairs)) if len(pairs) >= FEWEST_CLUSTERS else math.nan
+    means = here + wider * (elsewhere - here)
     low, high = np.clip(np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), 0, 1)
     share = float(logistic(observer.slope * difference).mean())
     return {
@@ -245,14 +246,6 @@ def _verdict(
         "high": float(high),
         "images": len(pairs),
     }
-
-
-def _widened(images: int) -> float:
-    """How much wider than plain percentiles an interval over so few photographs has to be; NaN for fewer than three."""
-    if images < FEWEST_CLUSTERS:
-        return math.nan
-    high = (1 + LEVEL) / 2
-    return float(stats.t.ppf(high, images - 1) / stats.norm.ppf(high) * math.sqrt(images / (images - 1)))
 
 
 def _by_image(rows: Sequence[Record], codec: str, metric: str, bpp: float) -> dict[str, Record]:
