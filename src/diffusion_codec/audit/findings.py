@@ -14,7 +14,7 @@ from diffusion_codec.audit.faces import SAME_PERSON
 from diffusion_codec.errors import BadInputError
 from diffusion_codec.evaluation import records
 from diffusion_codec.evaluation.claims import Evidence
-from diffusion_codec.evaluation.findings import Sentence
+from diffusion_codec.evaluation.findings import LABELS, Sentence
 from diffusion_codec.evaluation.tables import percentiles
 
 OWN, CONSERVATIVE, CEILING, ORIGINAL = "dfc-mini", "dfc-mini@f0", "ceiling-mini", "original"
@@ -215,9 +215,9 @@ def wrong_among_legible(rows: pd.DataFrame, codecs: Sequence[str]) -> pd.DataFra
 def legible_table(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`wrong_among_legible` for readers: bits per pixel, and of each codec the per cent and how many."""
     told = {"bits per pixel": [f"{rate:g}" for rate in table.index]}
-    for codec in (OWN, CLAIM_RIVAL):
+    for codec, name in ((OWN, "this codec"), (CLAIM_RIVAL, LABELS[CLAIM_RIVAL])):
         shares = zip(table[codec], table[f"{codec} count"], strict=True)
-        told[f"wrong after {codec}"] = [f"{100 * share:.2f} % ({count:.0f})" for share, count in shares]
+        told[f"wrong after {name}"] = [f"{100 * share:.2f} % ({count:.0f})" for share, count in shares]
     return pd.DataFrame(told)
 
 
